@@ -1,0 +1,174 @@
+"""The bookkeeping of a comparison: a folder's settings and models, a file's tensors, how far off ours are."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from shotstream_lite import convert
+from shotstream_lite.flow import SigmaTable, few_step
+from shotstream_lite.transformer import ShotStreamTransformer, adopt
+
+TOLERANCE = 1e-5
+"""max|difference| / max|reference| for outputs, ||difference|| / ||reference|| for parameter gradients."""
+
+
+class ParityError(ValueError):
+    """The folder cannot be checked; the message names the file."""
+
+
+class Row(NamedTuple):
+    """One line of the report."""
+
+    item: str
+    error: float
+    detail: str
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= TOLERANCE
+
+
+def read(folder: Path, name: str) -> Any:
+    """A .json or .safetensors file of the folder; ParityError names it where it is missing or damaged."""
+    path = folder / name
+    try:
+        return json.loads(path.read_text()) if path.suffix == ".json" else convert.read_checkpoint(path)
+    except FileNotFoundError:
+        raise ParityError(f"{path}: no such file") from None
+    except convert.CheckpointError as error:
+        raise ParityError(str(error)) from None
+    except (OSError, ValueError) as error:
+        raise ParityError(f"{path}: cannot be read ({error})") from error
+
+
+class Case:
+    """A folder: its settings by name, the generator (which is also the real score) and the fake score."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = read(folder, "config.json")
+        try:
+            self.architecture = convert.transformer_config(self.config)
+        except convert.CheckpointError as error:
+            raise ParityError(f"{folder / 'config.json'}: {error}") from None
+        self.student = self._model("weights.safetensors")
+        self.fake = self._model("weights_fake.safetensors")
+        self.shift = self["timestep_shift"]
+        self.table = SigmaTable(self.shift)
+        self.sigmas = few_step(self["denoising_step_list"], self.shift)
+
+    def __getitem__(self, setting: str) -> Any:
+        try:
+            return self.config["_golden"][setting]
+        except (KeyError, TypeError):
+            raise ParityError(f"{self.folder / 'config.json'}: there is no _golden.{setting}") from None
+
+    def _model(self, name: str) -> ShotStreamTransformer:
+        model = adopt(WanTransformer3DModel(**self.architecture))
+        try:
+            convert.load_checkpoint(model, read(self.folder, name))
+        except convert.CheckpointError as error:
+            raise ParityError(f"{self.folder / name}: {error}") from None
+        return model
+
+
+class Record:
+    """The recorded tensors of one file; `check` compares ours with one of them."""
+
+    def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        self.name = name
+        self.tensors = tensors
+        self.checked: set[str] = set()
+        self.items: dict[str, list[tuple[float, str]]] = {}
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self.tensors:
+            raise ParityError(f"{self.name}: there is no {key!r}")
+        return self.tensors[key]
+
+    def latents(self, key: str) -> Tensor:
+        """A recorded [B, F, C, H, W] tensor as [B, C, F, H, W]."""
+        return self[key].transpose(1, 2)
+
+    def captions(self, key: str = "in.prompt_embeds") -> Tensor:
+        """Recorded [n, text_tokens, text_dim] embeddings as a batch of one."""
+        return self[key].unsqueeze(0)
+
+    def matching(self, pattern: str) -> list[tuple[str, re.Match]]:
+        """The recorded names that fit `pattern` as a whole, each with its match."""
+        return [(key, match) for key in self.tensors if (match := re.fullmatch(pattern, key))]
+
+    def check(
+        self, item: str, key: str, ours: Tensor, distance: Callable[[Tensor, Tensor], float] | None = None
+    ) -> None:
+        """Compare with the recorded tensor `key`, as part of `item`; only dimensions of size 1 may differ."""
+        reference = self[key]
+        same = squeezed(ours) == squeezed(reference)
+        error = (
+            (distance or relative_max)(ours.detach().reshape(reference.shape), reference)
+            if same
+            else float("inf")
+        )
+        self.checked.add(key)
+        self.items.setdefault(item, []).append((error, key))
+
+    def check_latents(self, item: str, key: str, ours: Tensor) -> None:
+        """Compare [B, C, F, H, W] with a recorded [B, F, C, H, W] tensor."""
+        self.check(item, key, ours.transpose(1, 2))
+
+    def check_level(self, item: str, key: str, timestep: Tensor) -> None:
+        """Compare one timestep with a recorded tensor that repeats it for every frame."""
+        self.check(item, key, timestep.expand(self[key].shape))
+
+    def check_gradients(self, item: str, prefix: str, model: torch.nn.Module, loss: Tensor) -> None:
+        """Compare d loss / d parameter with what is recorded under `prefix` and the released names."""
+        recorded = {match[1]: key for key, match in self.matching(re.escape(prefix) + r"\.(model\..*)")}
+        if not recorded:
+            raise ParityError(f"{self.name}: there is no {prefix}.model.*")
+        renamed = convert.diffusers_names({name: self[key] for name, key in recorded.items()})
+        parameters = dict(model.named_parameters())
+        gradients = torch.autograd.grad(loss, [parameters[name] for name in renamed])
+        for (name, _), gradient in zip(renamed.values(), gradients, strict=True):
+            self.check(item, recorded[name], gradient, relative_norm)
+
+    def rows(self) -> list[Row]:
+        """The report of this file; a recorded result that nobody compared is a failure."""
+        subject = Path(self.name).stem.replace("_", " ")
+        rows = []
+        for item, errors in self.items.items():
+            # Not-a-number is the worst error there is, and max() would overlook it.
+            error, key = max(errors, key=lambda pair: pair[0] if pair[0] == pair[0] else float("inf"))
+            rows.append(Row(f"{subject}: {item}", error, f"{len(errors)} compared, worst {key}"))
+        if forgotten := [key for key in self.tensors if is_result(key) and key not in self.checked]:
+            rows.append(Row(f"{subject}: unchecked", float("inf"), ", ".join(forgotten)))
+        return rows
+
+
+def is_result(key: str) -> bool:
+    """Whether a recorded name says result: ``out.*`` or ``something.out.*``."""
+    return "out" in key.split(".")[:2]
+
+
+def squeezed(tensor: Tensor) -> list[int]:
+    """The shape without dimensions of size 1."""
+    return [size for size in tensor.shape if size != 1]
+
+
+def relative_max(ours: Tensor, reference: Tensor) -> float:
+    """max|difference| / max|reference| in float64; the plain difference where the reference is zero."""
+    ours, reference = ours.double(), reference.double()
+    scale = reference.abs().max()
+    return ((ours - reference).abs().max() / (scale if scale else 1)).item()
+
+
+def relative_norm(ours: Tensor, reference: Tensor) -> float:
+    """||difference|| / ||reference|| in float64; the plain difference where the reference is zero."""
+    ours, reference = ours.double(), reference.double()
+    scale = reference.norm()
+    return ((ours - reference).norm() / (scale if scale else 1)).item()

@@ -1,0 +1,221 @@
+"""One shot, chunk by chunk, a few steps a chunk (paper sec. 4.2): the same rollout for use and for training.
+
+Below it the teacher's sampling, many steps over all frames at once.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from shotstream_lite.cache import CaptionKeys, ShotCache
+from shotstream_lite.flow import TIMESTEPS, add_noise, to_clean
+from shotstream_lite.rope import SHOT_PHASE, rope_table
+from shotstream_lite.transformer import ShotStreamTransformer, with_context
+
+CONTEXT_BUDGET = 6
+"""Context frames of the released model; positions 0 to 5 are theirs, a shot starts at 6 (paper sec. 5.1)."""
+
+Noise = Callable[[tuple[int, ...]], Tensor]
+
+
+def begin_shot(
+    transformer: ShotStreamTransformer,
+    context: Tensor,
+    context_ids: Tensor | Sequence[int],
+    shot_id: Tensor | int,
+    captions: Tensor,
+    shot_frames: int,
+    *,
+    caption_ids: Tensor | Sequence[int] | None = None,
+    budget: int = CONTEXT_BUDGET,
+    phase: float = SHOT_PHASE,
+) -> ShotCache:
+    """The memories of a new shot: the global one filled by one context pass, the local one empty.
+
+    For the first shot of a story the released code gives `budget` zero latents of id 0 as context, and the
+    shot id 1. Without context frames this is plain self-forcing; the shot still starts at position `budget`.
+    With gradient enabled the caption keys carry it; the context pass never does.
+
+    Shape:
+        context: [B, C, m, H, W], each frame encoded alone, oldest first; m from 0 to budget
+        context_ids: [m] or [B, m], the shot of each context frame; shot_id: [] or [B], the new shot
+        captions: [B, n, text_tokens, text_dim]
+        caption_ids: [m + 1] or [B, m + 1], the caption each context frame and, last, the new shot reads;
+            None: those of the shot ids, or the only caption there is
+
+    Raises ValueError if there are more context frames than `budget`.
+    """
+    batch, _, frames, height, width = context.shape
+    if frames > budget:
+        raise ValueError(f"{frames} context frames do not fit a budget of {budget}")
+    ids = torch.as_tensor(context_ids, dtype=torch.long).expand(batch, frames)
+    shot_id = torch.as_tensor(shot_id, dtype=torch.long).to(ids.device).view(-1, 1).expand(batch, 1)
+    positions = torch.cat((torch.arange(frames), budget + torch.arange(shot_frames)))
+    table = rope_table(
+        positions,
+        torch.cat((ids, shot_id.expand(batch, shot_frames)), dim=1),
+        *transformer.token_grid(height, width),
+        transformer.config.attention_head_dim,
+        phase,
+    )
+    keys = transformer.caption_keys(captions)
+    if caption_ids is None:
+        caption_ids = torch.cat((ids, shot_id), dim=1) if len(keys) > 1 else torch.zeros(1 + frames)
+    caption_ids = torch.as_tensor(caption_ids).to(context.device, torch.long).expand(batch, 1 + frames)
+    cache = empty_cache(transformer, context, shot_frames, table, keys.only(caption_ids[:, -1]))
+    if frames:
+        transformer.context(cache, context, keys, caption_ids[:, :-1] if len(keys) > 1 else None)
+    return cache
+
+
+def empty_cache(
+    transformer: ShotStreamTransformer,
+    context: Tensor,
+    shot_frames: int,
+    table: Tensor,
+    captions: CaptionKeys,
+) -> ShotCache:
+    """Room for a context like the given one and for the shot, nothing written yet."""
+    batch, channels, frames, height, width = context.shape
+    config = transformer.config
+    size = (batch, config.num_attention_heads, table.shape[1], config.attention_head_dim)
+    room = partial(torch.empty, size, dtype=transformer.patch_embedding.weight.dtype, device=context.device)
+    return ShotCache(
+        keys=[room() for _ in transformer.blocks],
+        values=[room() for _ in transformer.blocks],
+        captions=captions,
+        table=table.to(context.device),
+        latent_shape=(batch, channels, height, width),
+        context_frames=frames,
+        shot_frames=shot_frames,
+    )
+
+
+def rollout(
+    transformer: ShotStreamTransformer,
+    cache: ShotCache,
+    noise: Noise,
+    sigmas: Tensor | Sequence[float],
+    chunks: Iterable[int],
+    *,
+    exit_step: int | None = None,
+    clean_sigma: Tensor | float = 0.0,
+) -> Iterator[Tensor]:
+    """Yield the clean latents of each chunk as soon as they are known (paper sec. 4.2).
+
+    After a chunk a clean pass at timestep 0 writes its keys to the local cache. It runs when the next chunk
+    is asked for, so after this one was handed out, and never after the last; it reads the caption the chunk
+    was made with. `cache.captions` may be replaced between two chunks.
+
+    Inference leaves `exit_step` out: every step runs, nothing carries gradient. Self-forcing training stops
+    each chunk at `exit_step`, the only step with gradient (where enabled), and shows the clean pass the
+    chunk at noise level `clean_sigma` (released training: .00794, the last row of the `SigmaTable`).
+
+    `noise(shape)` is called for the start of a chunk, then before each further step, then, if `clean_sigma`
+    is not 0, for the clean pass.
+
+    Shape:
+        sigmas: [steps], falling from 1; exit_step counts from 0
+        chunks: the latent frames of each chunk; may be endless or decided on the way
+        yields: [B, C, f, H, W]
+    """
+    sigmas = torch.as_tensor(sigmas, dtype=torch.float32)
+    start, finish = 0, None
+    for frames in chunks:
+        if finish is not None:
+            finish()
+        made_with = replace(cache)
+        latents = denoise_chunk(transformer, cache, noise, sigmas, start, frames, exit_step)
+        finish = partial(clean_pass, transformer, made_with, noise, latents.detach(), start, clean_sigma)
+        start += frames
+        yield latents
+
+
+def denoise_chunk(
+    transformer: ShotStreamTransformer,
+    cache: ShotCache,
+    noise: Noise,
+    sigmas: Tensor,
+    start: int,
+    frames: int,
+    exit_step: int | None,
+) -> Tensor:
+    """A chunk in a few steps: predict the clean latents, noise them to the next level, predict again."""
+    batch, channels, height, width = cache.latent_shape
+    shape = (batch, channels, frames, height, width)
+    last = len(sigmas) - 1 if exit_step is None else exit_step
+    latents = noise(shape)
+    for step in range(last + 1):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and step == exit_step):
+            flow = transformer.chunk(cache, latents, sigmas[step] * TIMESTEPS, start)
+            clean = to_clean(latents, flow, sigmas[step])
+        if step < last:
+            latents = add_noise(clean, noise(shape), sigmas[step + 1])
+    return clean
+
+
+@torch.no_grad()
+def clean_pass(
+    transformer: ShotStreamTransformer,
+    cache: ShotCache,
+    noise: Noise,
+    latents: Tensor,
+    start: int,
+    sigma: Tensor | float = 0.0,
+) -> None:
+    """Write a finished chunk to the local cache, as the model sees it at timestep 0."""
+    if sigma > 0:
+        latents = add_noise(latents, noise(tuple(latents.shape)), sigma)
+    transformer.chunk(cache, latents, 0.0, start)
+
+
+@torch.no_grad()
+def joint_states(
+    transformer: ShotStreamTransformer,
+    noise: Tensor,
+    captions: Tensor,
+    sigmas: Tensor,
+    *,
+    shot_ids: Tensor | None = None,
+    context: Tensor | None = None,
+    uncond: Tensor | None = None,
+    guidance: float = 6.0,
+    caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
+) -> Iterator[Tensor]:
+    """The latents before each Euler step of the bidirectional teacher, and at the end the clean ones.
+
+    ``flow = uncond + guidance * (cond - uncond)``. The context is clean at every step and carries the
+    target's timestep (paper sec. 4.1). States 0, 13, 25, 37 and 50 of 50 steps at shift 8 are what causal
+    initialisation learns from. Without context this samples a plain text-to-video model.
+
+    Shape:
+        noise: [B, C, F, H, W]; context: [B, C, m, H, W] or None
+        captions: [B, n, text_tokens, text_dim]; uncond: [B, 1, text_tokens, text_dim], None: no guidance
+        sigmas: [steps + 1], the last 0 (see `flow.euler_sigmas`)
+        shot_ids, caption_ids: over [context | target], as in `ShotStreamTransformer.joint`
+        yields: steps + 1 times [B, C, F, H, W]
+    """
+    cond = transformer.caption_keys(captions)
+    free = None if uncond is None else transformer.caption_keys(uncond)
+    latents = noise
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        yield latents
+        seen, timestep = with_context(context, latents), sigma * TIMESTEPS
+        flow = transformer.joint(seen, timestep, cond, shot_ids, caption_ids=caption_ids, phase=phase)
+        if free is not None:
+            unguided = transformer.joint(seen, timestep, free, shot_ids, phase=phase)
+            flow = unguided + guidance * (flow - unguided)
+        latents = latents + (following - sigma) * flow[:, :, -latents.shape[2] :].type_as(latents)
+    yield latents
+
+
+def sample_joint(
+    transformer: ShotStreamTransformer, noise: Tensor, captions: Tensor, sigmas: Tensor, **options
+) -> Tensor:
+    """The clean latents at the end of `joint_states`, which says what the options are."""
+    return deque(joint_states(transformer, noise, captions, sigmas, **options), maxlen=1).pop()

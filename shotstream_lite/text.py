@@ -1,0 +1,116 @@
+"""Captions to embeddings, zero-padded to their full length as Wan expects (released utils/wan_wrapper.py)."""
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from shotstream_lite.story import StoryError
+
+
+def encode_captions(
+    text_encoder: UMT5EncoderModel,
+    tokenizer: PreTrainedTokenizerBase,
+    captions: Sequence[str],
+    length: int,
+    *,
+    truncate: bool = False,
+) -> Tensor:
+    """Encodes captions; rows beyond a caption's own tokens are exactly zero.
+
+    The transformer attends to all rows unmasked, so the zeros are part of what it was trained on.
+
+    Args:
+        captions: n texts, cleaned here as Wan cleans prompts.
+        length: rows of an embedding (Wan: 512).
+        truncate: cut what does not fit, as the released code does, instead of raising StoryError.
+
+    Returns:
+        [n, length, dim], on the text encoder's device and in its dtype.
+    """
+    if not truncate:
+        for number, caption in enumerate(captions, start=1):
+            check_length(tokenizer, caption, length, f"caption {number} of {len(captions)}")
+    tokens = tokenizer(
+        [prompt_clean(caption) for caption in captions],
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    ).to(text_encoder.device)
+    hidden = text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    return hidden.masked_fill(tokens.attention_mask.unsqueeze(-1) == 0, 0)
+
+
+def check_length(tokenizer: PreTrainedTokenizerBase, caption: str, length: int, name: str) -> None:
+    """Raises StoryError if the caption called `name` has more than `length` tokens."""
+    count = len(tokenizer(prompt_clean(caption), verbose=False).input_ids)
+    if count > length:
+        raise StoryError(f"{name} has {count} tokens, the model reads {length}: shorten it")
+
+
+def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[tuple[str, list[str]]]:
+    """The words of a caption that a word-level tokenizer does not know, each with the nearest it knows.
+
+    Every word comes once, as written and in order. Tokenizers that spell words from pieces know them all.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if type(getattr(backend, "model", None)).__name__ != "WordLevel":
+        return []
+    text = prompt_clean(caption)
+    encoded = backend.encode(text)
+    spans = zip(encoded.ids, encoded.offsets, strict=True)
+    unknown = dict.fromkeys(text[a:b] for token, (a, b) in spans if token == tokenizer.unk_token_id)
+    known = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
+    return [(word, difflib.get_close_matches(word.lower(), known)) for word in unknown]
+
+
+class CaptionEncoder:
+    """Encodes each caption once and remembers the latest `remember` of them.
+
+    A caption is always encoded alone: the numbers then do not depend on what else was asked for, which is
+    what lets a story replay bit for bit.
+    """
+
+    def __init__(
+        self,
+        text_encoder: UMT5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase,
+        length: int,
+        *,
+        truncate: bool = False,
+        remember: int = 32,
+    ) -> None:
+        self.text_encoder, self.tokenizer = text_encoder, tokenizer
+        self.length, self.truncate, self.remember = length, truncate, remember
+        self._known: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """Embeddings [n, length, dim] of n captions. Raises StoryError as `encode_captions` does."""
+        return torch.cat([self._one(caption) for caption in captions])
+
+    def check(self, captions: Sequence[str]) -> None:
+        """Raises StoryError if a story's captions, in order, do not fit; ask before the work starts."""
+        if not self.truncate:
+            for number, caption in enumerate(captions, start=1):
+                check_length(self.tokenizer, caption, self.length, f"global_caption with shot{number}")
+
+    def unknown_words(self, caption: str) -> list[tuple[str, list[str]]]:
+        """The words the tokenizer does not know, each with the nearest it knows."""
+        return unknown_words(self.tokenizer, caption)
+
+    def _one(self, caption: str) -> Tensor:
+        if caption not in self._known:
+            self._known[caption] = encode_captions(
+                self.text_encoder, self.tokenizer, [caption], self.length, truncate=self.truncate
+            )
+            if len(self._known) > self.remember:
+                self._known.popitem(last=False)
+        self._known.move_to_end(caption)
+        return self._known[caption]

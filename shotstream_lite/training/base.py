@@ -1,0 +1,109 @@
+"""Stage 1: the text-to-video model everything starts from, the toybox's stand-in for Wan2.1-T2V-1.3B.
+
+A plain Wan: one shot, one caption, no history. Its text encoder learns along with it and is frozen afterwards.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
+
+from shotstream_lite.flow import SigmaTable, add_noise
+from shotstream_lite.toybox.captions import MAX_WORDS
+from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
+from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
+from shotstream_lite.training.loop import Checkpoint, learning_rate, run_steps, step_generator
+from shotstream_lite.transformer import ShotStreamTransformer
+
+
+@dataclass
+class BaseConfig:
+    """How the base model is trained."""
+
+    out: Path
+    steps: int = 4000
+    batch: int = 16
+    lr: float = 1e-3
+    shift: float = 3.0  # of the noise schedule; small pictures need less than Wan's 8
+    drop_caption: float = 0.1
+    seed: int = 0
+
+
+def build_transformer() -> ShotStreamTransformer:
+    """The toybox's transformer: Wan with 6 layers of width 128, 1.8 M parameters."""
+    return ShotStreamTransformer(
+        num_attention_heads=4,
+        attention_head_dim=32,
+        in_channels=24,
+        out_channels=24,
+        text_dim=64,
+        freq_dim=64,
+        ffn_dim=512,
+        num_layers=6,
+    )
+
+
+def train_base(config: BaseConfig, films: LatentFilms) -> None:
+    """Trains transformer and text encoder together; leaves both, and the tokenizer, in `config.out`."""
+    torch.manual_seed(config.seed)
+    tokenizer = build_tokenizer()
+    text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
+    parameters = [*transformer.parameters(), *text_encoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    table = SigmaTable(config.shift)
+
+    def train_step(step: int) -> dict[str, float]:
+        generator = step_generator(config.seed, step)
+        batch = next_shot_batch(films, config.batch, generator, drop_context=1.0)
+        captions = embed(text_encoder, tokenizer, batch.captions)
+        captions = drop_captions(captions, config.drop_caption, generator)
+        loss = flow_loss(transformer, batch.target, captions, table, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config.steps, config.lr)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return {"loss": loss.item(), "grad_norm": norm.item()}
+
+    def save(step: int) -> None:
+        transformer.save_pretrained(config.out / "base")
+        text_encoder.save_pretrained(config.out / "text_encoder")
+        tokenizer.save_pretrained(config.out / "tokenizer")
+
+    checkpoint = Checkpoint(
+        config.out / "base.pt", transformer=transformer, text_encoder=text_encoder, optimizer=optimizer
+    )
+    run_steps("base", config.steps, train_step, checkpoint, on_save=save)
+
+
+def flow_loss(
+    transformer: ShotStreamTransformer, clean: Tensor, captions: Tensor, table: SigmaTable, generator: torch.Generator
+) -> Tensor:
+    """Flow matching on whole shots: predict ``noise - clean`` at one noise level a sample (paper eq. 4).
+
+    Shape:
+        clean: [B, C, F, H, W]; captions: [B, 1, text_tokens, text_dim]
+    """
+    rows = torch.randint(len(table.sigmas), (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    flow = transformer.joint(add_noise(clean, noise, table.sigmas[rows]), table.timesteps[rows], captions)
+    error = (flow - (noise - clean)).square().mean(dim=(1, 2, 3, 4))
+    return (error * table.weights[rows]).mean()
+
+
+def embed(text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, captions: list[list[str]]) -> Tensor:
+    """Captions of a batch, n a sample, to [B, n, text_tokens, text_dim]; zero beyond each text."""
+    flat = [caption for sample in captions for caption in sample]
+    tokens = tokenizer(flat, padding="max_length", max_length=MAX_WORDS, truncation=True, return_tensors="pt")
+    states = text_encoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
+    states = states * tokens.attention_mask[..., None]
+    return states.unflatten(0, (len(captions), -1))
+
+
+def drop_captions(captions: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Zeroes all captions of some samples, which is what guidance later calls the unconditional case."""
+    keep = torch.rand(len(captions), generator=generator) >= rate
+    return captions * keep[:, None, None, None]

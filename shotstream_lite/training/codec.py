@@ -1,0 +1,194 @@
+"""Stage 0: the toybox's Wan VAE, 64x96 pixels to 8x12 latents.
+
+Single frames come first and clips after: shown clips from the start, the causal decoder finds nothing to hold on to for
+hundreds of steps. On a single frame every causal convolution sees zeros before it, so it is a 2-D convolution with the last
+temporal tap, three times cheaper; when clips begin, the other taps start at zero and time is at first just repeated.
+"""
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    DiagonalGaussianDistribution,
+    WanCausalConv3d,
+    patchify,
+    unpatchify,
+)
+from torch import Tensor
+
+from shotstream_lite.toybox.dataset import film_pool, to_pixels
+from shotstream_lite.training.loop import Checkpoint, learning_rate, run_steps, step_generator
+
+LATENT_CHANNELS = 24
+# frames in a clip -> clips in a batch
+BATCHES = {1: 16, 5: 5, 9: 3, 13: 2}
+
+
+@dataclass
+class CodecConfig:
+    """How the codec is trained."""
+
+    out: Path
+    steps: int = 3200
+    frame_steps: int = 1600  # single frames only, before the clips
+    lr: float = 4e-3
+    clip_lr: float = 2e-3
+    kl: float = 2e-4
+    shots: int = 500  # rendered shots to draw from
+    seed: int = 0
+
+
+def build_codec() -> AutoencoderKLWan:
+    """The toybox's codec: Wan's own class, 8x8 pixels and 4 frames to a latent cell, 1.9 M parameters."""
+    vae = AutoencoderKLWan(
+        base_dim=16,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=8,
+        latents_mean=[0.0] * LATENT_CHANNELS,
+        latents_std=[1.0] * LATENT_CHANNELS,
+    )
+    with torch.no_grad():
+        vae.quant_conv.bias[LATENT_CHANNELS:] = -6.0  # little posterior noise at first, or nothing is learnt for long
+    return vae
+
+
+def codec_loss(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator, kl: float):
+    """Reconstruction (squared error, and absolute error of edges) plus a light pull towards a standard normal.
+
+    Shape:
+        pixels: [batch, 3, frames, height, width] in [-1, 1]
+    """
+    single = pixels.shape[2] == 1
+    if single:
+        with frame_convolutions(vae):
+            posterior = DiagonalGaussianDistribution(vae.quant_conv(vae.encoder(patchify(pixels, 2))))
+            latents = _sample(posterior, generator)
+            decoded = unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), 2)
+    else:
+        posterior = vae.encode(pixels).latent_dist
+        decoded = decode_unclamped(vae, _sample(posterior, generator))
+    error = decoded - pixels
+    square = error.square().mean()
+    edges = error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    loss = 4 * square + 0.2 * edges + kl * divergence
+    name = "psnr_frame" if single else "psnr_clip"
+    return loss, {name: -10 * torch.log10(square.detach() / 4).item(), "kl": divergence.item()}
+
+
+def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Decodes latent by latent as `AutoencoderKLWan.decode` does, without its final clamp, which stops gradients."""
+    vae.clear_cache()
+    hidden = vae.post_quant_conv(latents)
+    frames = []
+    for i in range(latents.shape[2]):
+        vae._conv_idx = [0]
+        frame = hidden[:, :, i : i + 1]
+        frames.append(vae.decoder(frame, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0))
+    vae.clear_cache()
+    return unpatchify(torch.cat(frames, 2), vae.config.patch_size)
+
+
+@contextmanager
+def frame_convolutions(vae: AutoencoderKLWan) -> Iterator[None]:
+    """Inside, the codec takes single frames only and runs its causal convolutions as the 2-D ones they then are."""
+
+    def forward(conv: WanCausalConv3d, x: Tensor, cache_x: None = None) -> Tensor:
+        across, _, down, *_ = conv._padding
+        return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, conv.stride[1:], (down, across)).unsqueeze(2)
+
+    convolutions = [m for m in vae.modules() if isinstance(m, WanCausalConv3d)]
+    for conv in convolutions:
+        conv.forward = types.MethodType(forward, conv)
+    try:
+        yield
+    finally:
+        for conv in convolutions:
+            del conv.forward
+
+
+@torch.no_grad()
+def start_clips(vae: AutoencoderKLWan) -> None:
+    """Gives a codec of single frames a time to begin with: a latent is its last frame, decoded four times over."""
+    for module in vae.modules():
+        if isinstance(module, WanCausalConv3d) and module.kernel_size[0] == 3:
+            module.weight[:, :, :-1] = 0
+    for name, module in vae.named_modules():
+        if name.endswith("time_conv"):
+            copies = module.out_channels // module.in_channels
+            module.weight[:, :, -1, 0, 0] = torch.eye(module.in_channels).repeat(copies, 1)
+            module.bias.zero_()
+
+
+def train_codec(config: CodecConfig) -> AutoencoderKLWan:
+    """Trains the codec and stores it, with the mean and spread of its latents in its configuration."""
+    torch.manual_seed(config.seed)
+    vae = build_codec()
+    pool = film_pool(config.shots, seed=config.seed)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=1e-4)
+
+    def train_step(step: int) -> dict[str, float]:
+        if step == config.frame_steps:
+            start_clips(vae)
+            optimizer.state.clear()
+        generator = step_generator(config.seed, step)
+        pixels = _draw_clips(pool, step, config, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, config)
+        loss, metrics = codec_loss(vae, pixels, generator, config.kl)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        return metrics
+
+    def save(step: int) -> None:
+        measure_latents(vae, pool)
+        vae.save_pretrained(config.out / "vae")
+
+    run_steps("codec", config.steps, train_step, Checkpoint(config.out / "codec.pt", vae=vae, opt=optimizer), on_save=save)
+    return vae
+
+
+@torch.no_grad()
+def measure_latents(vae: AutoencoderKLWan, pool: np.ndarray, shots: int = 32) -> None:
+    """Writes mean and standard deviation of the latents into the codec's configuration, channel by channel."""
+    latents = torch.cat([vae.encode(to_pixels(pool[i : i + 8])).latent_dist.mean for i in range(0, shots, 8)])
+    mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))
+    vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+
+
+def _rate(step: int, config: CodecConfig) -> float:
+    """Two cosines, the second from where clips begin."""
+    if step < config.frame_steps:
+        return learning_rate(step, config.frame_steps, config.lr, floor=0.2)
+    return learning_rate(step - config.frame_steps, config.steps - config.frame_steps, config.clip_lr)
+
+
+def _sample(posterior: DiagonalGaussianDistribution, generator: torch.Generator) -> Tensor:
+    return posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+
+
+def _draw_clips(pool: np.ndarray, step: int, config: CodecConfig, generator: torch.Generator) -> Tensor:
+    length = 1
+    if step >= config.frame_steps:
+        length = list(BATCHES)[int(torch.randint(len(BATCHES), (1,), generator=generator))]
+    clips = []
+    for _ in range(BATCHES[length]):
+        shot = int(torch.randint(len(pool), (1,), generator=generator))
+        start = int(torch.randint(pool.shape[1] - length + 1, (1,), generator=generator))
+        clips.append(pool[shot, start : start + length])
+    return to_pixels(np.stack(clips))

@@ -1,0 +1,249 @@
+"""The Wan transformer and its three ways through: joint, context, chunk.
+
+Nothing is added to diffusers' model, no parameter and no name: the forward is written out over its
+sub-modules, so that what a token attends to is an argument. All state (caches, shot ids, positions) is
+passed in.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+
+from shotstream_lite.cache import CaptionKeys, ShotCache
+from shotstream_lite.rope import SHOT_PHASE, rope_table, rotate
+
+Extend = Callable[..., tuple[Tensor, Tensor]]
+
+
+class ShotStreamTransformer(WanTransformer3DModel):
+    """`WanTransformer3DModel` with frames of several shots, a caption for each, and caches.
+
+    Latents are [batch, channels, frames, height, width], timesteps 1000 * sigma, and the returned flow
+    predicts ``noise - clean``. The stock forward of diffusers stays available as ``model(...)``.
+    """
+
+    def joint(
+        self,
+        latents: Tensor,
+        timestep: Tensor | float,
+        captions: Tensor | CaptionKeys,
+        shot_ids: Tensor | None = None,
+        *,
+        caption_ids: Tensor | None = None,
+        mask: Tensor | None = None,
+        phase: float = SHOT_PHASE,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """All frames at once: the teacher, the score models, masked causal training (paper sec. 4.1).
+
+        Shape:
+            latents: [B, C, F, H, W], context frames first
+            timestep: [], [B] or [B, F]
+            captions: embeddings [B, n, text_tokens, text_dim], or what `caption_keys` made of them
+            shot_ids: [F] or [B, F]; None: a single shot
+            caption_ids: [F] or [B, F], the caption each frame reads, or [B, 1], one for all frames of a
+                sample; None: that of the frame's shot id, or the only caption there is
+            mask: bool [F, F], True where the row's frame may attend to the column's; None: everywhere
+            positions: [F] in time; None: 0, 1, 2...
+            returns: flow [B, C, F, H, W]
+        """
+        frames, height, width = latents.shape[2:]
+        if shot_ids is None:
+            shot_ids = torch.zeros(frames)
+        if positions is None:
+            positions = torch.arange(frames)
+        if not isinstance(captions, CaptionKeys):
+            captions = self.caption_keys(captions)
+        if caption_ids is None and len(captions) > 1:
+            caption_ids = shot_ids
+        grid = self.token_grid(height, width)
+        table = rope_table(positions, shot_ids, *grid, self.config.attention_head_dim, phase)
+        if mask is not None:
+            mask = torch.kron(mask, torch.ones(2 * [grid[0] * grid[1]], dtype=torch.bool, device=mask.device))
+            mask = mask.to(latents.device)
+        return self._through(latents, timestep, table.to(latents.device), captions, caption_ids, mask=mask)
+
+    @torch.no_grad()
+    def context(
+        self, cache: ShotCache, latents: Tensor, captions: CaptionKeys, caption_ids: Tensor | None = None
+    ) -> Tensor:
+        """Fill the global cache: the context frames alone, clean, at timestep 0 (paper sec. 4.2).
+
+        Shape:
+            latents: [B, C, cache.context_frames, H, W]; captions: the keys of all captions
+            caption_ids: [context_frames] or [B, context_frames], the caption each reads; None: caption 0
+            returns: the flow, which nobody needs, like latents
+        """
+        tokens = cache.tokens(-cache.context_frames, latents.shape[2])
+        extend = partial(cache.extend, tokens)
+        return self._through(latents, 0.0, cache.table[:, tokens], captions, caption_ids, extend)
+
+    def chunk(self, cache: ShotCache, latents: Tensor, timestep: Tensor | float, start: int) -> Tensor:
+        """The frames from frame `start` of the shot, attending to both caches and to themselves.
+
+        Without gradient their keys are written to the local cache, so the last pass over a chunk is the one
+        later chunks see; with gradient nothing is written (see `ShotCache.extend`).
+
+        Shape:
+            latents: [B, C, f, H, W]; timestep: [], [B] or [B, f]; returns: flow [B, C, f, H, W]
+        """
+        tokens = cache.tokens(start, latents.shape[2])
+        extend = partial(cache.extend, tokens)
+        return self._through(latents, timestep, cache.table[:, tokens], cache.captions, None, extend)
+
+    def caption_keys(self, captions: Tensor) -> CaptionKeys:
+        """Keys and values of every caption in every layer; zero rows beyond a text are attended, as in Wan.
+
+        Shape:
+            captions: [B, n, text_tokens, text_dim]
+        """
+        text = self.condition_embedder.text_embedder(captions.to(self.patch_embedding.weight.dtype))
+        attentions = [block.attn2 for block in self.blocks]
+        keys = tuple(heads_first(attn.norm_k(attn.to_k(text)), attn.heads) for attn in attentions)
+        values = tuple(heads_first(attn.to_v(text), attn.heads) for attn in attentions)
+        return CaptionKeys(keys, values)
+
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens in a latent frame."""
+        _, patch_height, patch_width = self.config.patch_size
+        return height // patch_height, width // patch_width
+
+    def _through(
+        self,
+        latents: Tensor,
+        timestep: Tensor | float,
+        table: Tensor,
+        captions: CaptionKeys,
+        caption_ids: Tensor | None,
+        extend: Extend | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """What the three ways share: tokens [B, F, tokens of a frame, dim] through all blocks."""
+        if caption_ids is not None:
+            caption_ids = torch.atleast_2d(caption_ids).to(latents.device, torch.long)
+            caption_ids = caption_ids.expand(len(latents), -1)
+        temb, modulation = self._time(timestep, latents.device)
+        x = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))
+        x = x.flatten(3).permute(0, 2, 3, 1).contiguous()
+        checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
+        run = partial(self._gradient_checkpointing_func, run_block) if checkpointing else run_block
+        for layer, block in enumerate(self.blocks):
+            remember = partial(extend, layer) if extend else None
+            x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, mask)
+        shift, scale = (self.scale_shift_table[0].unsqueeze(1) + temb[:, :, None, None].float()).unbind(2)
+        x = self.proj_out(modulated(self.norm_out, x, shift, scale))
+        return unpatchify(x, self.config.patch_size, latents.shape[4])
+
+    def _time(self, timestep: Tensor | float, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Time embedding [b, f, dim] and six modulations [b, f, 6, 1, dim]; b or f is 1 where all agree.
+
+        The sinusoid is evaluated in float64 as in the released code; diffusers' float32 is off by 1e-5.
+        """
+        embedder = self.condition_embedder
+        time = torch.as_tensor(timestep, device=device).double()
+        time = time[(...,) + (None,) * (3 - time.ndim)]
+        half = self.config.freq_dim // 2
+        angles = time * 10000 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
+        wave = torch.cat((angles.cos(), angles.sin()), dim=-1)
+        temb = embedder.time_embedder(wave.to(embedder.time_embedder.linear_1.weight.dtype))
+        temb = temb.to(self.patch_embedding.weight.dtype)
+        modulation = embedder.time_proj(embedder.act_fn(temb)).float()
+        return temb, modulation.unflatten(-1, (6, 1, -1))
+
+
+def run_block(
+    block: nn.Module,
+    x: Tensor,
+    modulation: Tensor,
+    table: Tensor,
+    caption: tuple[Tensor, Tensor],
+    remember: Extend | None,
+    mask: Tensor | None,
+) -> Tensor:
+    """One block on tokens [B, F, tokens, dim]; modulations are per frame and never spread over the tokens."""
+    modulation = block.scale_shift_table[0].unsqueeze(1) + modulation
+    shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)
+    attended = self_attention(block.attn1, modulated(block.norm1, x, shift1, scale1), table, remember, mask)
+    x = torch.addcmul(x.float(), attended.float(), gate1).type_as(x)
+    x = x + cross_attention(block.attn2, block.norm2(x.float()).type_as(x), *caption)
+    fed = block.ffn(modulated(block.norm3, x, shift2, scale2))
+    return torch.addcmul(x.float(), fed.float(), gate2).type_as(x)
+
+
+def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """``norm(x) * (1 + scale) + shift`` in float32, cast back to x."""
+    return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)
+
+
+def self_attention(
+    attn: nn.Module, x: Tensor, table: Tensor, remember: Extend | None, mask: Tensor | None
+) -> Tensor:
+    """Rotated attention of tokens [B, F, tokens, dim] to themselves and to what `remember` puts before."""
+    flat = x.flatten(1, 2)
+    query = rotate(attn.norm_q(attn.to_q(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
+    keys = rotate(attn.norm_k(attn.to_k(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
+    values = heads_first(attn.to_v(flat), attn.heads)
+    if remember is not None:
+        keys, values = remember(keys, values)
+    return attend(attn, query, keys, values, mask).view_as(x)
+
+
+def cross_attention(attn: nn.Module, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Each group of frames attends to its caption; keys, values [B * groups, heads, text, head_dim]."""
+    query = attn.norm_q(attn.to_q(x)).view(len(keys), -1, x.shape[-1])
+    return attend(attn, heads_first(query, attn.heads), keys, values).view_as(x)
+
+
+def attend(
+    attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Attention over [B, heads, tokens, head_dim], then the output projection: [B, tokens, dim]."""
+    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+    for module in attn.to_out:
+        out = module(out)
+    return out
+
+
+def heads_first(x: Tensor, heads: int) -> Tensor:
+    """[..., tokens, dim] to [..., heads, tokens, head_dim]."""
+    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def unpatchify(x: Tensor, patch_size: tuple[int, int, int], width: int) -> Tensor:
+    """Tokens [B, F, tokens of a frame, patch * channels], channels innermost, to latents [B, C, F, H, W]."""
+    _, patch_height, patch_width = patch_size
+    x = x.unflatten(3, (patch_height, patch_width, -1)).unflatten(2, (-1, width // patch_width))
+    return x.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+
+
+def with_context(context: Tensor | None, latents: Tensor) -> Tensor:
+    """[context | latents] along the frames (paper eq. 2); None is no context."""
+    return latents if context is None else torch.cat((context, latents), dim=2)
+
+
+def causal_mask(context_frames: int, frames: int, chunk: int) -> Tensor:
+    """Who may attend to whom in [context | shot]: the context to itself, a chunk to all before and itself.
+
+    Shape:
+        returns: bool [context_frames + frames] squared, rows attend to columns (released causal init)
+    """
+    order = torch.cat((torch.zeros(context_frames, dtype=torch.long), torch.arange(frames) // chunk + 1))
+    return order[:, None] >= order[None, :]
+
+
+def adopt(model: WanTransformer3DModel) -> ShotStreamTransformer:
+    """The same object as a `ShotStreamTransformer`: the class adds methods only, so nothing is copied.
+
+    Raises ValueError for patches longer than one latent frame.
+    """
+    if model.config.patch_size[0] != 1:
+        raise ValueError(
+            f"patches of {model.config.patch_size[0]} latent frames: a token must be in one frame"
+        )
+    if not isinstance(model, ShotStreamTransformer):
+        model.__class__ = ShotStreamTransformer
+    return model

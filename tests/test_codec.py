@@ -1,0 +1,115 @@
+"""The codec: streamed decoding equals whole decoding, streams do not mix, frames are encoded alone."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from shotstream_lite.codec import Codec, CodecError, latent_frames, pixel_frames, to_frames, to_pixels
+
+
+def tiny_vae(patch_size: int | None, is_residual: bool = False) -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    channels = 3 * (patch_size or 1) ** 2
+    vae = AutoencoderKLWan(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.5, 2.0, 1.0],
+        patch_size=patch_size,
+        is_residual=is_residual,
+        in_channels=channels,
+        out_channels=channels,
+    )
+    return vae.eval()
+
+
+@pytest.fixture(scope="module", params=[(None,), (2,), (2, True)], ids=["wan2.1", "toybox", "wan2.2"])
+def codec(request) -> Codec:
+    return Codec(tiny_vae(*request.param))
+
+
+def clip(frames: int, batch: int = 1, height: int = 32, width: int = 48) -> torch.Tensor:
+    return torch.rand(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_whole_decode_equals_diffusers(codec):
+    latents = torch.randn(1, 4, 4, 4, 6)
+    mean = torch.tensor(codec.vae.config.latents_mean).view(1, 4, 1, 1, 1)
+    deviation = torch.tensor(codec.vae.config.latents_std).view(1, 4, 1, 1, 1)
+    with torch.no_grad():
+        theirs = codec.vae.decode(latents * deviation + mean).sample
+    assert theirs.std() > 0
+    assert torch.equal(codec.decode(latents), theirs)
+
+
+@pytest.mark.parametrize("chunks", [[3, 3, 1], [1, 1, 5], [2, 5]])
+def test_streamed_decode_equals_whole_decode(codec, chunks):
+    latents = torch.randn(2, 4, 7, 4, 6)
+    stream = codec.stream()
+    parts = [stream.decode(part) for part in latents.split(chunks, dim=2)]
+    assert [part.shape[2] for part in parts] == [4 * n - 3 * (i == 0) for i, n in enumerate(chunks)]
+    assert torch.equal(torch.cat(parts, 2), codec.decode(latents))
+
+
+def test_streams_may_be_interleaved_with_each_other_and_with_whole_work(codec):
+    first, second = torch.randn(1, 4, 5, 4, 6), torch.randn(1, 4, 5, 4, 6)
+    a, b, parts_a, parts_b = codec.stream(), codec.stream(), [], []
+    for part_a, part_b in zip(first.split([2, 3], 2), second.split([3, 2], 2), strict=True):
+        parts_a.append(a.decode(part_a))
+        codec.encode_clip(clip(5))
+        parts_b.append(b.decode(part_b))
+        codec.vae.decode(part_b)
+    assert torch.equal(torch.cat(parts_a, 2), codec.decode(first))
+    assert torch.equal(torch.cat(parts_b, 2), codec.decode(second))
+
+
+def test_frames_are_encoded_alone(codec):
+    pixels = clip(5)[0].movedim(1, 0)
+    together = codec.encode_frames(pixels)
+    alone = torch.cat([codec.encode_frames(frame[None]) for frame in pixels])
+    assert together.shape == (5, 4, 32 // codec.spatial_factor, 48 // codec.spatial_factor)
+    assert (together - alone).abs().max() < 1e-5
+    assert torch.equal(codec.encode_clip(pixels[:1, :, None]).squeeze(2), codec.encode_frames(pixels[:1]))
+
+
+def test_clip_latents_are_the_normalised_mode(codec):
+    pixels = clip(9, batch=2)
+    latents = codec.encode_clip(pixels)
+    assert latents.shape == (2, 4, 3, 32 // codec.spatial_factor, 48 // codec.spatial_factor)
+    with torch.no_grad():
+        mode = codec.vae.encode(pixels).latent_dist.mode()
+    torch.testing.assert_close(latents[:, 2], (mode[:, 2] - 0.3) / 2.0)
+    assert torch.equal(latents, codec.encode_clip(pixels))
+
+
+def test_sizes():
+    patched = Codec(tiny_vae(2))
+    assert (Codec(tiny_vae(None)).spatial_factor, patched.spatial_factor) == (4, 8)
+    assert patched.latent_size(64, 96) == (8, 12)
+    with pytest.raises(CodecError, match="height is 70, which does not divide by 16: take 64 or 80"):
+        patched.latent_size(70, 96)
+    with pytest.raises(CodecError, match="width is 8, which does not divide by 16: take 16"):
+        patched.latent_size(64, 8)
+    with pytest.raises(CodecError, match="width is 44, which does not divide by 8: take 40 or 48"):
+        patched.encode_frames(torch.zeros(1, 3, 32, 44))
+
+
+def test_frame_counts():
+    assert [latent_frames(n) for n in (1, 5, 33, 81)] == [1, 2, 9, 21]
+    assert [pixel_frames(n) for n in (1, 2, 9, 21)] == [1, 5, 33, 81]
+    with pytest.raises(CodecError, match="frames is 32, .* take 29 or 33"):
+        latent_frames(32)
+    for bad in (0, -3):
+        with pytest.raises(CodecError, match="take 1 or more"):
+            latent_frames(bad)
+
+
+def test_frames_and_pixels_are_inverse():
+    frames = torch.arange(256, dtype=torch.uint8).view(1, 1, 256, 1).repeat(2, 3, 1, 3)
+    pixels = to_pixels(frames)
+    assert pixels.shape == (2, 3, 3, 256) and pixels.min() == -1 and pixels.max() == 1
+    assert torch.equal(to_frames(pixels), frames)
+    assert to_frames(torch.full((1, 3, 2, 2), 1.5)).max() == 255
