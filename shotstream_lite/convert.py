@@ -6,6 +6,7 @@ names; the renaming is diffusers' own Wan converter.
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
@@ -47,8 +48,11 @@ def read_checkpoint(path: Path | str) -> dict:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
+    except UnpicklingError:
+        raise CheckpointError(f"{path}: cannot be read (damaged, or it holds more than weights)") from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be read ({reason})") from error
 
 
 def state_dict_of(checkpoint: Mapping) -> dict[str, Tensor]:
@@ -73,25 +77,53 @@ def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]
     return renamed
 
 
+def check_fit(model: nn.Module, weights: Mapping[str, tuple[str, Tensor]]) -> None:
+    """Raises CheckpointError naming missing, extra and misshapen weights, if there are any.
+
+    weights: by their name in the model, each with the name it has in its file.
+    """
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    missing = [name for name in shapes if name not in weights]
+    extra = [original for name, (original, _) in weights.items() if name not in shapes]
+    misshapen = [
+        f"{original} is {list(tensor.shape)}, not {list(shapes[name])}"
+        for name, (original, tensor) in weights.items()
+        if name in shapes and tensor.shape != shapes[name]
+    ]
+    problems = {"missing": missing, "extra": extra, "misshapen": misshapen}
+    if any(problems.values()):
+        raise CheckpointError(
+            "; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+        )
+
+
 def convert_checkpoint(checkpoint: Mapping, model: nn.Module) -> dict[str, Tensor]:
     """The weights of a checkpoint under the names of `model`, which may be on the meta device.
 
     Raises CheckpointError naming missing, extra and misshapen weights.
     """
     renamed = diffusers_names(state_dict_of(checkpoint))
+    check_fit(model, renamed)
+    return {name: tensor for name, (_, tensor) in renamed.items()}
+
+
+def check_fit(model: nn.Module, named: Mapping[str, tuple[str, Tensor]]) -> None:
+    """Raises CheckpointError unless `named` holds just the weights of `model`, in their shapes.
+
+    named: tensors by their name in the model, each with the name complaints shall use
+    """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    extra = [original for name, (original, _) in renamed.items() if name not in shapes]
+    extra = [original for name, (original, _) in named.items() if name not in shapes]
     misshapen = [
         f"{original} is {list(tensor.shape)}, not {list(shapes[name])}"
-        for name, (original, tensor) in renamed.items()
+        for name, (original, tensor) in named.items()
         if name in shapes and tensor.shape != shapes[name]
     ]
-    problems = {"missing": [n for n in shapes if n not in renamed], "extra": extra, "misshapen": misshapen}
+    problems = {"missing": [n for n in shapes if n not in named], "extra": extra, "misshapen": misshapen}
     if any(problems.values()):
         raise CheckpointError(
             "; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names)
         )
-    return {name: tensor for name, (_, tensor) in renamed.items()}
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Mapping) -> None:

@@ -18,6 +18,9 @@ TOLERANCE = 1e-5
 """max|difference| / max|reference| for outputs, ||difference|| / ||reference|| for parameter gradients."""
 
 
+Distance = Callable[[Tensor, Tensor], float]
+
+
 class ParityError(ValueError):
     """The folder cannot be checked; the message names the file."""
 
@@ -78,6 +81,30 @@ class Case:
         return model
 
 
+def is_result(key: str) -> bool:
+    """Whether a recorded name says result: ``out.*`` or ``something.out.*``."""
+    return "out" in key.split(".")[:2]
+
+
+def squeezed(tensor: Tensor) -> list[int]:
+    """The shape without dimensions of size 1."""
+    return [size for size in tensor.shape if size != 1]
+
+
+def relative_max(ours: Tensor, reference: Tensor) -> float:
+    """max|difference| / max|reference| in float64; the plain difference where the reference is zero."""
+    ours, reference = ours.double(), reference.double()
+    scale = reference.abs().max()
+    return ((ours - reference).abs().max() / (scale if scale else 1)).item()
+
+
+def relative_norm(ours: Tensor, reference: Tensor) -> float:
+    """||difference|| / ||reference|| in float64; the plain difference where the reference is zero."""
+    ours, reference = ours.double(), reference.double()
+    scale = reference.norm()
+    return ((ours - reference).norm() / (scale if scale else 1)).item()
+
+
 class Record:
     """The recorded tensors of one file; `check` compares ours with one of them."""
 
@@ -104,17 +131,11 @@ class Record:
         """The recorded names that fit `pattern` as a whole, each with its match."""
         return [(key, match) for key in self.tensors if (match := re.fullmatch(pattern, key))]
 
-    def check(
-        self, item: str, key: str, ours: Tensor, distance: Callable[[Tensor, Tensor], float] | None = None
-    ) -> None:
+    def check(self, item: str, key: str, ours: Tensor, distance: Distance = relative_max) -> None:
         """Compare with the recorded tensor `key`, as part of `item`; only dimensions of size 1 may differ."""
-        reference = self[key]
-        same = squeezed(ours) == squeezed(reference)
-        error = (
-            (distance or relative_max)(ours.detach().reshape(reference.shape), reference)
-            if same
-            else float("inf")
-        )
+        reference, error = self[key], float("inf")
+        if squeezed(ours) == squeezed(reference):
+            error = distance(ours.detach().reshape(reference.shape), reference)
         self.checked.add(key)
         self.items.setdefault(item, []).append((error, key))
 
@@ -148,27 +169,3 @@ class Record:
         if forgotten := [key for key in self.tensors if is_result(key) and key not in self.checked]:
             rows.append(Row(f"{subject}: unchecked", float("inf"), ", ".join(forgotten)))
         return rows
-
-
-def is_result(key: str) -> bool:
-    """Whether a recorded name says result: ``out.*`` or ``something.out.*``."""
-    return "out" in key.split(".")[:2]
-
-
-def squeezed(tensor: Tensor) -> list[int]:
-    """The shape without dimensions of size 1."""
-    return [size for size in tensor.shape if size != 1]
-
-
-def relative_max(ours: Tensor, reference: Tensor) -> float:
-    """max|difference| / max|reference| in float64; the plain difference where the reference is zero."""
-    ours, reference = ours.double(), reference.double()
-    scale = reference.abs().max()
-    return ((ours - reference).abs().max() / (scale if scale else 1)).item()
-
-
-def relative_norm(ours: Tensor, reference: Tensor) -> float:
-    """||difference|| / ||reference|| in float64; the plain difference where the reference is zero."""
-    ours, reference = ours.double(), reference.double()
-    scale = reference.norm()
-    return ((ours - reference).norm() / (scale if scale else 1)).item()

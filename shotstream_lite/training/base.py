@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from shotstream_lite.flow import SigmaTable, add_noise
-from shotstream_lite.toybox.captions import MAX_WORDS
+from shotstream_lite.flow import SigmaTable
 from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
-from shotstream_lite.training.loop import Checkpoint, learning_rate, run_steps, step_generator
+from shotstream_lite.training.captions import drop_captions, embed
+from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
+from shotstream_lite.training.teacher import teacher_loss
 from shotstream_lite.transformer import ShotStreamTransformer
 
 
@@ -59,14 +58,12 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
         batch = next_shot_batch(films, config.batch, generator, drop_context=1.0)
         captions = embed(text_encoder, tokenizer, batch.captions)
         captions = drop_captions(captions, config.drop_caption, generator)
-        loss = flow_loss(transformer, batch.target, captions, table, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config.steps, config.lr)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        return {"loss": loss.item(), "grad_norm": norm.item()}
+        rows = torch.randint(len(table.sigmas), (config.batch,), generator=generator)
+        noise = torch.randn(batch.target.shape, generator=generator)
+        shot_ids = torch.zeros(batch.target.shape[2], dtype=torch.long)
+        loss = teacher_loss(transformer, batch.target, noise, rows, captions, shot_ids, table=table)
+        norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr))
+        return {"loss": loss.item(), "grad_norm": norm}
 
     def save(step: int) -> None:
         transformer.save_pretrained(config.out / "base")
@@ -77,33 +74,3 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
         config.out / "base.pt", transformer=transformer, text_encoder=text_encoder, optimizer=optimizer
     )
     run_steps("base", config.steps, train_step, checkpoint, on_save=save)
-
-
-def flow_loss(
-    transformer: ShotStreamTransformer, clean: Tensor, captions: Tensor, table: SigmaTable, generator: torch.Generator
-) -> Tensor:
-    """Flow matching on whole shots: predict ``noise - clean`` at one noise level a sample (paper eq. 4).
-
-    Shape:
-        clean: [B, C, F, H, W]; captions: [B, 1, text_tokens, text_dim]
-    """
-    rows = torch.randint(len(table.sigmas), (len(clean),), generator=generator)
-    noise = torch.randn(clean.shape, generator=generator)
-    flow = transformer.joint(add_noise(clean, noise, table.sigmas[rows]), table.timesteps[rows], captions)
-    error = (flow - (noise - clean)).square().mean(dim=(1, 2, 3, 4))
-    return (error * table.weights[rows]).mean()
-
-
-def embed(text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, captions: list[list[str]]) -> Tensor:
-    """Captions of a batch, n a sample, to [B, n, text_tokens, text_dim]; zero beyond each text."""
-    flat = [caption for sample in captions for caption in sample]
-    tokens = tokenizer(flat, padding="max_length", max_length=MAX_WORDS, truncation=True, return_tensors="pt")
-    states = text_encoder(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).last_hidden_state
-    states = states * tokens.attention_mask[..., None]
-    return states.unflatten(0, (len(captions), -1))
-
-
-def drop_captions(captions: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Zeroes all captions of some samples, which is what guidance later calls the unconditional case."""
-    keep = torch.rand(len(captions), generator=generator) >= rate
-    return captions * keep[:, None, None, None]

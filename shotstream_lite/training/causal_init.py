@@ -4,10 +4,17 @@ One masked joint pass over [context | shot] stands for the chunk-by-chunk rollou
 the chunks before it and itself, and has its own noise level.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from shotstream_lite.flow import TIMESTEPS, SigmaTable, to_clean
+from shotstream_lite.flow import FEW_STEPS, TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
+from shotstream_lite.presets import load_text, load_transformer
+from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
+from shotstream_lite.training.captions import embed
+from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask, with_context
 
 
@@ -99,3 +106,63 @@ def causal_init_loss(
     error = frame_error(clean[:, :, context_frames:], trajectory[:, -1])
     noisy = (timestep[:, context_frames:] > 0).to(error)
     return (error * noisy).sum() / noisy.sum().clamp(min=1)
+
+
+@dataclass
+class CausalInitConfig:
+    """How the causal student is initialised."""
+
+    out: Path
+    steps: int = 800
+    batch: int = 16
+    lr: float = 2e-4
+    shift: float = 3.0
+    chunk: int = 3
+    drop_context: float = 0.1
+    seed: int = 2
+
+
+def train_causal_init(config: CausalInitConfig, model: Path, films: LatentFilms) -> None:
+    """Turns the teacher of folder `model` into a causal student that is right in outline and blurred in detail.
+
+    A trajectory here is a real shot at the student's noise levels, not a teacher's ODE path as in the paper: regression
+    gives the mean of what may follow either way, and fifty guided teacher steps a shot are saved.
+    """
+    transformer = load_transformer(model, "teacher").requires_grad_(True)
+    text_encoder, tokenizer = load_text(model)
+    optimizer = torch.optim.AdamW(
+        transformer.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01
+    )
+    table = SigmaTable(config.shift)
+    sigmas = few_step((*FEW_STEPS, 0), config.shift)
+
+    def train_step(step: int) -> dict[str, float]:
+        generator = step_generator(config.seed, step)
+        batch = next_shot_batch(films, config.batch, generator, drop_context=config.drop_context)
+        with torch.no_grad():
+            captions = embed(text_encoder, tokenizer, batch.captions)
+        noise = torch.randn(batch.target.shape, generator=generator)
+        trajectory = torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
+        loss = causal_init_loss(
+            transformer,
+            trajectory,
+            torch.randint(len(sigmas), (config.batch, batch.target.shape[2]), generator=generator),
+            sigmas,
+            captions,
+            batch.shot_ids,
+            context=batch.context,
+            chunk=config.chunk,
+            caption_ids=batch.caption_ids,
+            table=table,
+        )
+        norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr))
+        return {"loss": loss.item(), "grad_norm": norm}
+
+    checkpoint = Checkpoint(config.out / "causal-init.pt", transformer=transformer, optimizer=optimizer)
+    run_steps(
+        "causal-init",
+        config.steps,
+        train_step,
+        checkpoint,
+        on_save=lambda step: transformer.save_pretrained(config.out / "causal-init"),
+    )

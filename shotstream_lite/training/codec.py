@@ -24,7 +24,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor
 
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
-from shotstream_lite.training.loop import Checkpoint, learning_rate, run_steps, step_generator
+from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
 
 LATENT_CHANNELS = 24
 # frames in a clip -> clips in a batch
@@ -146,13 +146,8 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
             optimizer.state.clear()
         generator = step_generator(config.seed, step)
         pixels = _draw_clips(pool, step, config, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(step, config)
         loss, metrics = codec_loss(vae, pixels, generator, config.kl)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, loss, _rate(step, config))
         return metrics
 
     def save(step: int) -> None:

@@ -28,6 +28,18 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: 
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float, clip: float = 1.0) -> float:
+    """One optimizer step down `loss`, gradients clipped to norm `clip`; returns their norm before."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    return norm.item()
+
+
 class Checkpoint:
     """Everything a stage needs to go on: modules and optimizers by name, and the step. Replaced whole or not at all."""
 

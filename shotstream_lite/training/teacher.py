@@ -1,8 +1,16 @@
 """The bidirectional next-shot teacher: flow matching on [context | noisy target] (paper sec. 4.1)."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 from torch import Tensor
 
 from shotstream_lite.flow import SigmaTable, add_noise
+from shotstream_lite.presets import load_text, load_transformer
+from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
+from shotstream_lite.training.captions import drop_captions, embed
+from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 
 
@@ -38,3 +46,58 @@ def teacher_loss(
     flow = transformer.joint(seen, table.timesteps[rows], captions, shot_ids, caption_ids=caption_ids)
     error = flow_error(flow[:, :, -target.shape[2] :], target, noise)
     return (table.weights[rows].to(error) * error).mean()
+
+
+@dataclass
+class TeacherConfig:
+    """How the next-shot teacher is trained."""
+
+    out: Path
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 6e-4
+    shift: float = 3.0
+    drop_context: float = 0.1  # paper supplement; such a shot is told like a first one
+    drop_caption: float = 0.1
+    seed: int = 1
+
+
+def train_teacher(config: TeacherConfig, model: Path, films: LatentFilms) -> None:
+    """Turns the base model of folder `model` into the next-shot teacher, self-attention alone being trained
+    (paper Table 3, "only 3D attention"); leaves it in `config.out`."""
+    transformer = load_transformer(model, "base")
+    text_encoder, tokenizer = load_text(model)
+    parameters = [p for block in transformer.blocks for p in block.attn1.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    table = SigmaTable(config.shift)
+
+    def train_step(step: int) -> dict[str, float]:
+        generator = step_generator(config.seed, step)
+        batch = next_shot_batch(films, config.batch, generator, drop_context=config.drop_context)
+        with torch.no_grad():
+            captions = embed(text_encoder, tokenizer, batch.captions)
+        rows = torch.randint(len(table.sigmas), (config.batch,), generator=generator)
+        loss = teacher_loss(
+            transformer,
+            batch.target,
+            torch.randn(batch.target.shape, generator=generator),
+            rows,
+            drop_captions(captions, config.drop_caption, generator),
+            batch.shot_ids,
+            context=batch.context,
+            caption_ids=batch.caption_ids,
+            table=table,
+        )
+        norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr))
+        return {"loss": loss.item(), "grad_norm": norm}
+
+    checkpoint = Checkpoint(config.out / "teacher.pt", transformer=transformer, optimizer=optimizer)
+    run_steps(
+        "teacher",
+        config.steps,
+        train_step,
+        checkpoint,
+        on_save=lambda step: transformer.save_pretrained(config.out / "teacher"),
+    )

@@ -1,0 +1,99 @@
+"""What the tests of the mathematics share: a tiny random model, random shots, and the recorded numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from shotstream_lite.transformer import ShotStreamTransformer
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Numbers recorded from the released implementation."""
+    return GOLDEN
+
+
+def build_transformer(seed: int = 0, **config) -> ShotStreamTransformer:
+    """Two layers of width 24, every weight random, so that no path is idle."""
+    sizes = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "in_channels": 3,
+        "out_channels": 3,
+        "text_dim": 10,
+        "freq_dim": 16,
+        "ffn_dim": 40,
+        "num_layers": 2,
+    }
+    torch.manual_seed(seed)
+    return ShotStreamTransformer(**{**sizes, **config}).eval()
+
+
+@pytest.fixture
+def transformer() -> ShotStreamTransformer:
+    return build_transformer()
+
+
+@dataclass
+class Shots:
+    """A batch of two shots that differ in everything: context from other shots, other captions, other latents."""
+
+    context: Tensor
+    context_ids: Tensor
+    shot_id: Tensor
+    target: Tensor
+    captions: Tensor
+
+    @property
+    def shot_ids(self) -> Tensor:
+        """Over [context | target], [B, m + F]."""
+        return torch.cat((self.context_ids, self.shot_id[:, None].expand(-1, self.target.shape[2])), dim=1)
+
+    def sample(self, index: int) -> "Shots":
+        """One of the two, as a batch of one."""
+        return Shots(**{name: value[index : index + 1] for name, value in vars(self).items()})
+
+    def without_context(self) -> "Shots":
+        return Shots(
+            **{**vars(self), "context": self.context[:, :, :0], "context_ids": self.context_ids[:, :0]}
+        )
+
+
+@pytest.fixture
+def shots() -> Shots:
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return Shots(
+        context=draw(2, 3, 6, 4, 6),
+        context_ids=torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 2, 2, 2]]),
+        shot_id=torch.tensor([2, 3]),
+        target=draw(2, 3, 6, 4, 6),
+        captions=draw(2, 4, 5, 10),
+    )
+
+
+class Draws:
+    """Seeded noise for each sample of a batch by itself, so that a batch of two draws what two singles draw."""
+
+    def __init__(self, *seeds: int) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, shape: tuple[int, ...]) -> Tensor:
+        self.shapes.append(shape)
+        return torch.cat([torch.randn((1, *shape[1:]), generator=g) for g in self.generators])
+
+
+def close(ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> None:
+    """Fail unless max|difference| <= tolerance * max|reference|."""
+    assert ours.shape == reference.shape
+    error = (ours - reference).abs().max() / reference.abs().max()
+    assert error <= tolerance, f"relative error {error:.1e}"
