@@ -77,26 +77,6 @@ def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]
     return renamed
 
 
-def check_fit(model: nn.Module, weights: Mapping[str, tuple[str, Tensor]]) -> None:
-    """Raises CheckpointError naming missing, extra and misshapen weights, if there are any.
-
-    weights: by their name in the model, each with the name it has in its file.
-    """
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    missing = [name for name in shapes if name not in weights]
-    extra = [original for name, (original, _) in weights.items() if name not in shapes]
-    misshapen = [
-        f"{original} is {list(tensor.shape)}, not {list(shapes[name])}"
-        for name, (original, tensor) in weights.items()
-        if name in shapes and tensor.shape != shapes[name]
-    ]
-    problems = {"missing": missing, "extra": extra, "misshapen": misshapen}
-    if any(problems.values()):
-        raise CheckpointError(
-            "; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names)
-        )
-
-
 def convert_checkpoint(checkpoint: Mapping, model: nn.Module) -> dict[str, Tensor]:
     """The weights of a checkpoint under the names of `model`, which may be on the meta device.
 

@@ -74,5 +74,5 @@ def to_flow(noisy: Tensor, clean: Tensor, sigma: Tensor | float) -> Tensor:
 
 def per_frame(value: Tensor | float, latents: Tensor) -> Tensor:
     """A value for all, per sample [B] or per frame [B, F], made to broadcast over [B, C, F, H, W]."""
-    value = torch.as_tensor(value, device=latents.device)
-    return value if value.ndim == 0 else value.view(len(value), 1, -1, 1, 1)
+    value = torch.as_tensor(value)
+    return value if value.ndim == 0 else value.to(latents.device).view(len(value), 1, -1, 1, 1)

@@ -61,7 +61,9 @@ class StorySession:
         settings = self.pipeline.settings.changes(self.settings)
         return replace(self._plan, shots=tuple(told.shot for told in self.shots), settings=settings)
 
-    def next_shot(self, caption: str, frames: int | None = None, seed: int | None = None) -> Iterator[np.ndarray]:
+    def next_shot(
+        self, caption: str, frames: int | None = None, seed: int | None = None
+    ) -> Iterator[np.ndarray]:
         """Tells one more shot.
 
         The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story when the
@@ -81,7 +83,11 @@ class StorySession:
         return self._tell(tuple(self.shots), Shot(caption, frames or self.settings.shot_frames, seed))
 
     def retake(
-        self, number: int | None = None, caption: str | None = None, frames: int | None = None, seed: int | None = None
+        self,
+        number: int | None = None,
+        caption: str | None = None,
+        frames: int | None = None,
+        seed: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Tells shot `number` (from 1; None for the last) once more, with another seed, caption or length.
 
@@ -93,7 +99,9 @@ class StorySession:
             raise StoryError(f"there is no shot {number} to take again: the story has {len(self.shots)}")
         old = self.shots[number - 1].shot
         seed = self._seeds.randrange(2**32) if seed is None else seed
-        return self._tell(tuple(self.shots[: number - 1]), Shot(caption or old.caption, frames or old.frames, seed))
+        return self._tell(
+            tuple(self.shots[: number - 1]), Shot(caption or old.caption, frames or old.frames, seed)
+        )
 
     def undo(self) -> ToldShot:
         """Takes the last shot back and returns it. Raises StoryError when there is none."""
@@ -151,11 +159,12 @@ class StorySession:
         pieces: list[np.ndarray] = []
         busy = first = 0.0
         footage = [told.footage for told in past]
-        for frames in self.pipeline.shot(lines, footage, seed=shot.seed, frames=shot.frames, settings=settings):
+        for frames in self.pipeline.shot(
+            lines, footage, seed=shot.seed, frames=shot.frames, settings=settings
+        ):
             busy += time.perf_counter() - began
             first = first or busy
             pieces.append(frames)
             yield frames
             began = time.perf_counter()  # what the listener does with the frames is not our time
         self.shots = [*past, ToldShot(shot, self._reel.append(np.concatenate(pieces)), first, busy)]
-

@@ -41,7 +41,7 @@ def transformer() -> ShotStreamTransformer:
 
 @dataclass
 class Shots:
-    """A batch of two shots that differ in everything: context from other shots, other captions, other latents."""
+    """A batch of two shots that differ in everything: history, captions, latents."""
 
     context: Tensor
     context_ids: Tensor
@@ -81,7 +81,7 @@ def shots() -> Shots:
 
 
 class Draws:
-    """Seeded noise for each sample of a batch by itself, so that a batch of two draws what two singles draw."""
+    """Noise seeded for each sample by itself: a batch of two draws what two singles draw."""
 
     def __init__(self, *seeds: int) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -24,7 +24,7 @@ def unroll(transformer, shots, noise, chunks=(3, 3), sigmas=SIGMAS, **options):
 
 
 def slow_rollout(transformer, shots, noise, chunk, sigmas, caption_ids=None):
-    """Plain self-forcing without a cache: every step is one masked joint pass over all that happened so far."""
+    """The same without a cache: every step is one masked joint pass over all that happened so far."""
     done = shots.target[:, :, :0]
     context_frames = shots.context.shape[2]
     while done.shape[2] < 6:
@@ -151,7 +151,7 @@ def test_training_is_the_same_rollout_stopped_early(transformer, shots):
 
 
 def test_gradient_stays_in_the_exit_step_of_its_chunk(transformer, shots):
-    """The gradient of the second chunk is that of one chunk pass over constant caches and a constant input."""
+    """The second chunk's gradient is that of one pass over constant caches and a constant input."""
     seen, chunk = [], transformer.chunk
 
     def watched(cache, latents, timestep, start):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from conftest import build_transformer, close
 from diffusers import WanTransformer3DModel
-from peft import LoraConfig
 
 from shotstream_lite.rollout import begin_shot
 from shotstream_lite.transformer import ShotStreamTransformer, adopt, causal_mask, with_context
@@ -150,8 +149,11 @@ def test_gradient_checkpointing_changes_nothing(shots, cached):
 
 
 def test_lora_learns_through_every_way(transformer, shots):
+    peft = pytest.importorskip("peft")
     targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
-    transformer.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False))
+    transformer.add_adapter(
+        peft.LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False)
+    )
     trained = [name for name, p in transformer.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 2 * 10 and all("lora" in name for name in trained)
     arguments = (shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)

@@ -87,7 +87,12 @@ class NextShotBatch:
 
 
 def next_shot_batch(
-    films: LatentFilms, size: int, generator: torch.Generator, budget: int = 6, drop_context: float = 0.1, first: int = 0
+    films: LatentFilms,
+    size: int,
+    generator: torch.Generator,
+    budget: int = 6,
+    drop_context: float = 0.1,
+    first: int = 0,
 ) -> NextShotBatch:
     """Draws shots at random places of random stories with the memory each would have had.
 
@@ -119,7 +124,13 @@ def _next_shot(films: LatentFilms, generator: torch.Generator, budget: int, drop
     context = torch.stack([films.still(row, s, f) for s, f in picked], dim=1)
     ids = torch.tensor([s for s, _ in picked] + [shot] * frames)
     used = sorted(set(ids.tolist()))
-    return target, context, ids, torch.tensor([used.index(i) for i in ids.tolist()]), [captions[i] for i in used]
+    return (
+        target,
+        context,
+        ids,
+        torch.tensor([used.index(i) for i in ids.tolist()]),
+        [captions[i] for i in used],
+    )
 
 
 def encode_stories(codec: Codec, seeds: Iterable[int], folder: Path, per_file: int = 50) -> LatentFilms:

@@ -35,7 +35,7 @@ class Canvas:
         rows = (np.arange(HEIGHT, dtype=np.float32) + 0.5) / HEIGHT - 0.5
         cols = ((np.arange(WIDTH, dtype=np.float32) + 0.5) - WIDTH / 2) / HEIGHT
         self.pixel = 1 / (HEIGHT * zoom)
-        self.u = (centre_u.astype(np.float32)[:, None, None] + cols[None, None, :] / zoom)
+        self.u = centre_u.astype(np.float32)[:, None, None] + cols[None, None, :] / zoom
         self.v = (np.float32(centre_v) + rows[None, :, None] / zoom) * np.ones((1, 1, 1), np.float32)
         self.image = np.zeros((len(centre_u), HEIGHT, WIDTH, 3), np.float32)
 
@@ -60,7 +60,9 @@ def render(story: ToyStory, take: Take, frames: int = SHOT_FRAMES) -> np.ndarray
     time = np.arange(frames, dtype=np.float32)
     zoom = ZOOM[take.camera]
     positions = _paths(take, time, zoom)
-    centre_u = np.full(frames, 0.75, np.float32) if take.camera == "wide" else np.full(frames, take.x, np.float32)
+    centre_u = (
+        np.full(frames, 0.75, np.float32) if take.camera == "wide" else np.full(frames, take.x, np.float32)
+    )
     if take.camera == "pan":
         centre_u = take.x + 0.35 * (time / (SHOT_FRAMES - 1) * 2 - 1)
     centre_v = 0.61 if take.camera in ("medium", "close") else 0.5
@@ -144,7 +146,7 @@ def _paint_character(canvas: Canvas, who: Character, take: Take, path: tuple, ti
     for side in (-1, 1):
         canvas.paint(_box(a, b, 0.07 * side, RADIUS + 0.01 + side * step * 0.6, 0.045, 0.025), dark)
         raised = take.action == "wave" and side == 1
-        swing = 0.05 * np.sin(2 * np.pi * (t / 8 + take.beat))
+        swing = 0.09 * np.sin(2 * np.pi * (t / 8 + take.beat))
         hand_a = side * 0.215 + (swing if raised else 0 * t)
         canvas.paint(_capsule(a, b, side * 0.13, 0.03, hand_a, -0.13 if raised else 0.1, 0.026), dark)
     body = {"ball": _circle(a, b, 0, 0, RADIUS), "box": _box(a, b, 0, 0, 0.145, 0.155)}.get(who.shape)
@@ -155,7 +157,9 @@ def _paint_character(canvas: Canvas, who: Character, take: Take, path: tuple, ti
     if who.shape == "cone" and who.stripe == "high":
         stripe = -0.1
     canvas.paint(np.maximum(body, np.abs(b - stripe) - 0.026), WHITE)
-    look = {"walk_left": -1, "walk_right": 1}.get(take.action, 0) + (np.sign(0.75 - x) if take.action == "meet" else 0)
+    look = {"walk_left": -1, "walk_right": 1}.get(take.action, 0) + (
+        np.sign(0.75 - x) if take.action == "meet" else 0
+    )
     for side in (-1, 1):
         eye = side * 0.052 + 0.018 * look
         canvas.paint(_circle(a, b, eye, -0.04, 0.034), WHITE)
@@ -170,7 +174,9 @@ def _paint_hat(canvas: Canvas, hat: str, a: np.ndarray, b: np.ndarray) -> None:
     elif hat == "party hat":
         canvas.paint(_triangle(a, b, 0, -0.07, 0.085, 0.09), (240, 110, 200))
     elif hat == "crown":
-        spikes = np.minimum(_triangle(a, b, -0.06, -0.07, 0.03, 0.05), _triangle(a, b, 0.06, -0.07, 0.03, 0.05))
+        spikes = np.minimum(
+            _triangle(a, b, -0.06, -0.07, 0.03, 0.05), _triangle(a, b, 0.06, -0.07, 0.03, 0.05)
+        )
         spikes = np.minimum(spikes, _triangle(a, b, 0, -0.075, 0.03, 0.055))
         canvas.paint(np.minimum(_box(a, b, 0, -0.015, 0.09, 0.03), spikes), (255, 200, 0))
     else:

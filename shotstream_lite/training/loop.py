@@ -82,7 +82,10 @@ def run_steps(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     sums: dict[str, float] = {}
     began = time.perf_counter()
-    with open(log_path, "a" if start else "w") as log, tqdm(total=steps, initial=start, desc=stage, mininterval=10) as bar:
+    with (
+        open(log_path, "a" if start else "w") as log,
+        tqdm(total=steps, initial=start, desc=stage, mininterval=10) as bar,
+    ):
         for step in range(start, steps):
             for name, value in train_step(step).items():
                 sums[name] = sums.get(name, 0.0) * 0.98 + value * 0.02 if name in sums else value

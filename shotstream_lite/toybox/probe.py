@@ -1,0 +1,171 @@
+"""Reads a shot back: which character, where, filmed how, doing what, and everything captions never say.
+
+A small convolutional classifier over nine frames of a shot. It is the oracle of all toybox measurements, so its own accuracy
+on real film is measured and printed beside every figure it gives (`accuracy`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from shotstream_lite.convert import check_fit, read_checkpoint
+from shotstream_lite.toybox.dataset import HELD_OUT_SEED, story_of
+from shotstream_lite.toybox.renderer import render
+from shotstream_lite.toybox.world import (
+    ACTIONS,
+    CAMERAS,
+    COLOURS,
+    HATS,
+    SETTINGS,
+    SHAPES,
+    STRIPES,
+    SUNS,
+    TINTS,
+    Take,
+    ToyStory,
+)
+
+# What a caption says, and what only memory can know. "landmarks" are the two slots taken of four.
+SAID = {"shape": SHAPES, "colour": COLOURS, "setting": SETTINGS, "camera": CAMERAS, "action": ACTIONS}
+UNSAID = {
+    "hat": HATS,
+    "stripe": STRIPES,
+    "tint": TINTS,
+    "sun": SUNS,
+    "landmarks": ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)),
+}
+READS = SAID | UNSAID
+FRAMES = 9  # every fourth of 33
+PROBE_FILE = Path(__file__).parent.parent / "weights" / "toybox" / "probe" / "model.safetensors"
+
+
+def truth(story: ToyStory, take: Take) -> dict[str, int]:
+    """The right answer to every question, as an index into READS. Of two characters the left one counts."""
+    who, place = story.cast[take.subjects[0]], take.place
+    values = {
+        "shape": who.shape,
+        "colour": who.colour,
+        "setting": place.setting,
+        "camera": take.camera,
+        "action": take.action,
+        "hat": who.hat,
+        "stripe": who.stripe,
+        "tint": story.tint,
+        "sun": place.sun,
+        "landmarks": place.landmarks,
+    }
+    return {name: READS[name].index(value) for name, value in values.items()}
+
+
+def probe_frames(shot: np.ndarray) -> np.ndarray:
+    """The nine frames the probe looks at, evenly spread. Shape: uint8 [frames, H, W, 3] to [9, H, W, 3]."""
+    return shot[np.linspace(0, len(shot) - 1, FRAMES).round().astype(int)]
+
+
+class Probe(nn.Module):
+    """Frames one by one through four strided convolutions, time by two more, and a linear head a question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 24, 48, 96, 128)
+        self.frame = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.GELU())
+                for a, b in zip(widths, widths[1:], strict=False)
+            )
+        )
+        self.time = nn.Sequential(
+            nn.Conv1d(384, 192, 3, padding=1), nn.GELU(), nn.Conv1d(192, 192, 3, padding=1), nn.GELU()
+        )
+        self.heads = nn.ModuleDict({name: nn.Linear(384, len(values)) for name, values in READS.items()})
+
+    def features(self, shots: Tensor) -> Tensor:
+        """What all heads read. Shape: uint8 [batch, 9, H, W, 3] to [batch, 384]."""
+        pixels = shots.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+        cells = self.frame(pixels)
+        middle = cells * torch.linspace(-1, 1, cells.shape[-1])  # where across: walking is a change of it
+        pooled = torch.cat([cells.mean((2, 3)), cells.amax((2, 3)), middle.mean((2, 3))], dim=1)
+        steps = self.time(pooled.unflatten(0, shots.shape[:2]).transpose(1, 2))
+        return torch.cat([steps.mean(2), steps.amax(2)], dim=1)
+
+    def forward(self, shots: Tensor) -> dict[str, Tensor]:
+        """Logits by question. Shape: uint8 [batch, 9, H, W, 3] to [batch, choices] each."""
+        features = self.features(shots)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    @torch.no_grad()
+    def read(self, shot: np.ndarray) -> dict[str, int]:
+        """The answers for one shot, uint8 [frames, H, W, 3], as indices into READS."""
+        logits = self(torch.from_numpy(probe_frames(shot))[None])
+        return {name: int(values.argmax()) for name, values in logits.items()}
+
+
+def load_probe(path: Path = PROBE_FILE) -> Probe:
+    """The shipped probe. Raises CheckpointError."""
+    probe = Probe()
+    state = read_checkpoint(path)
+    check_fit(probe, {name: (name, tensor) for name, tensor in state.items()})
+    probe.load_state_dict(state)
+    return probe.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class RealFilm:
+    """Rendered shots with their answers: frames uint8 [n, 9, H, W, 3], answers by question [n]."""
+
+    frames: Tensor
+    answers: dict[str, Tensor]
+
+
+def real_film(shots: int, seed: int) -> RealFilm:
+    """Shots of stories from `seed` on, four a story."""
+    frames, answers = [], []
+    while len(frames) < shots:
+        story = story_of(seed, shots=4)
+        seed += 1
+        for take in story.takes:
+            frames.append(probe_frames(render(story, take)))
+            answers.append(truth(story, take))
+    columns = {name: torch.tensor([a[name] for a in answers]) for name in READS}
+    return RealFilm(torch.from_numpy(np.stack(frames)), columns)
+
+
+@torch.no_grad()
+def accuracy(probe: Probe, film: RealFilm, batch: int = 50) -> dict[str, float]:
+    """Share of right answers, question by question."""
+    right = dict.fromkeys(READS, 0)
+    for start in range(0, len(film.frames), batch):
+        window = slice(start, start + batch)
+        for name, logits in probe(film.frames[window]).items():
+            right[name] += int((logits.argmax(1) == film.answers[name][window]).sum())
+    return {name: count / len(film.frames) for name, count in right.items()}
+
+
+def held_out(shots: int = 400) -> RealFilm:
+    """Film no stage was trained on."""
+    return real_film(shots, HELD_OUT_SEED)
+
+
+def blemish(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Softens and roughens frames about as much as codec and model do, so that the probe reads through it.
+
+    Shape: uint8 [batch, 9, H, W, 3], same out.
+    """
+    pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    kernel = torch.tensor([0.25, 0.5, 0.25])
+    if torch.rand(1, generator=generator) < 0.5:
+        pixels = F.conv2d(pixels, kernel.view(1, 1, 1, 3).expand(3, 1, 1, 3), padding=(0, 1), groups=3)
+        pixels = F.conv2d(pixels, kernel.view(1, 1, 3, 1).expand(3, 1, 3, 1), padding=(1, 0), groups=3)
+    pixels = pixels + 8 * torch.rand(1, generator=generator) * torch.randn(pixels.shape, generator=generator)
+    return pixels.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
+
+
+def save_probe(probe: Probe, path: Path) -> None:
+    """Writes the weights as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(probe, str(path))

@@ -1,0 +1,142 @@
+"""Stages at a size of seconds: they learn, they survive being stopped, and their shortcuts change nothing."""
+
+import json
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+from shotstream_lite.codec import Codec
+from shotstream_lite.presets import StreamSettings, load_codec, load_transformer, save_settings
+from shotstream_lite.toybox.dataset import KEY_FRAMES, STORY_SHOTS, LatentFilms, film_pool, to_pixels
+from shotstream_lite.training import recipe
+from shotstream_lite.training.base import BaseConfig, train_base
+from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.codec import (
+    LATENT_CHANNELS,
+    build_codec,
+    decode_unclamped,
+    frame_convolutions,
+    start_clips,
+)
+from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
+from shotstream_lite.training.loop import Checkpoint, learning_rate, run_steps, step_generator
+from shotstream_lite.training.teacher import TeacherConfig, train_teacher
+
+
+def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(tmp_path):
+    def run(folder, stop_at=None):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 4)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+        def train_step(step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            x = torch.randn(8, 4, generator=step_generator(3, step))
+            loss = (model(x) - x.flip(1)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return {"loss": loss.item()}
+
+        checkpoint = Checkpoint(folder / "a.pt", model=model, optimizer=optimizer)
+        run_steps("a", 30, train_step, checkpoint, save_every=10)
+        return model.weight.detach()
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop_at=17)
+    assert torch.equal(run(tmp_path / "parts"), whole)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_learning_rate_rises_and_falls():
+    rates = [learning_rate(step, 1000, 1e-3) for step in range(1000)]
+    assert rates[0] < 2e-5 and max(rates) == pytest.approx(1e-3, rel=1e-3) and rates[-1] < 3e-5
+
+
+def test_single_frames_as_flat_convolutions_change_nothing():
+    torch.manual_seed(0)
+    vae, pixels = build_codec(), to_pixels(film_pool(2, seed=0)[:, :1])
+    with torch.no_grad():
+        slow = vae.encode(pixels).latent_dist.mean
+        with frame_convolutions(vae):
+            fast = vae.quant_conv(vae.encoder(patchify(pixels, 2))).chunk(2, 1)[0]
+        again = vae.encode(pixels).latent_dist.mean
+    assert torch.allclose(slow, fast, atol=1e-5) and torch.equal(slow, again)
+    assert slow.std() > 1e-3
+
+
+def test_clips_start_from_what_single_frames_taught():
+    """Before any clip is seen, a clip of one picture decodes to that picture, whatever the weights."""
+    torch.manual_seed(0)
+    vae = build_codec()
+    start_clips(vae)
+    pixels = to_pixels(film_pool(1, seed=1)[:, :1])
+    with torch.no_grad():
+        single = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        still = pixels.repeat(1, 1, 9, 1, 1)
+        clip = vae.decode(vae.encode(still).latent_dist.mode()).sample
+    assert torch.allclose(clip, single.expand_as(clip), atol=1e-4)
+    assert single.std() > 1e-3
+
+
+def test_training_decodes_as_the_codec_does():
+    torch.manual_seed(0)
+    vae, latents = build_codec(), torch.randn(1, LATENT_CHANNELS, 3, 8, 12)
+    with torch.no_grad():
+        assert torch.equal(decode_unclamped(vae, latents).clamp(-1, 1), vae.decode(latents).sample)
+
+
+def test_all_stages_run_in_their_order_and_leave_a_model(tmp_path):
+    """The whole recipe after the codec, three steps a stage, each moving what it should and nothing else."""
+    films = _films()
+    build_codec().save_pretrained(tmp_path / "vae")
+    train_base(BaseConfig(tmp_path, steps=3, batch=2), films)
+    train_teacher(TeacherConfig(tmp_path, steps=3, batch=2), tmp_path, films)
+    train_causal_init(CausalInitConfig(tmp_path, steps=3, batch=2), tmp_path, films)
+    train_intra_shot(IntraShotConfig(tmp_path, steps=6, batch=1), tmp_path, films)
+
+    base, teacher, init = (load_transformer(tmp_path, name) for name in ("base", "teacher", "causal-init"))
+    moved = _moved(base, teacher)
+    assert moved and all(".attn1." in name for name in moved)
+    assert any(".ffn." in name for name in _moved(teacher, init))
+    save_settings(StreamSettings(), tmp_path)
+    assert Codec(load_codec(tmp_path)).channels == LATENT_CHANNELS
+    assert (tmp_path / "intra-shot" / "config.json").exists()
+
+
+def test_a_stage_learns(tmp_path):
+    """The base model's loss on the shots of one story falls while it sees them again and again."""
+    train_base(BaseConfig(tmp_path, steps=60, batch=4, lr=3e-3), _films(stories=1))
+    lines = [json.loads(line)["loss"] for line in (tmp_path / "base.jsonl").read_text().splitlines()]
+    assert lines[-1] < 0.9 * lines[0]
+
+
+def test_shipping_halves_and_keeps(tmp_path):
+    run, target = tmp_path / "run", tmp_path / "model"
+    films = _films()
+    build_codec().save_pretrained(run / "vae")
+    train_base(BaseConfig(run, steps=1, batch=1), films)
+    for name in ("teacher", "causal-init", "intra-shot", "probe"):
+        load_transformer(run, "base").save_pretrained(run / name)
+    recipe.ship(recipe.ShipConfig(run, target))
+    ours, theirs = load_transformer(run, "base"), load_transformer(target, "student")
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a.half().float(), b)
+
+
+def _moved(before, after) -> list[str]:
+    pairs = zip(before.named_parameters(), after.parameters(), strict=True)
+    return [name for (name, a), b in pairs if not torch.equal(a, b)]
+
+
+def _films(stories: int = 2) -> LatentFilms:
+    generator = torch.Generator().manual_seed(0)
+    size = (stories, STORY_SHOTS)
+    return LatentFilms(
+        torch.arange(stories),
+        torch.randn(*size, LATENT_CHANNELS, 9, 8, 12, generator=generator),
+        torch.randn(*size, len(KEY_FRAMES), LATENT_CHANNELS, 8, 12, generator=generator),
+    )
