@@ -76,9 +76,7 @@ class ShotCache:
         Raises ValueError if the shot has no such frames.
         """
         if not -self.context_frames <= start <= start + frames <= self.shot_frames:
-            raise ValueError(
-                f"frames {start} to {start + frames} are not in a shot of {self.shot_frames} frames"
-            )
+            raise ValueError(f"frames {start} to {start + frames} are not in a shot of {self.shot_frames} frames")
         first = self.context_frames + start
         return slice(first * self.frame_tokens, (first + frames) * self.frame_tokens)
 

@@ -103,9 +103,7 @@ class StreamDecoder:
         mean, deviation = _normalisation(self.vae)
         latents = latents.to(self.vae.device, self.vae.dtype) * deviation + mean
         # One latent a call: several at once are no faster on a CPU and differ in the last bits.
-        pixels = torch.cat(
-            [self._decode_one(z) for z in self.vae.post_quant_conv(latents).split(1, dim=2)], 2
-        )
+        pixels = torch.cat([self._decode_one(z) for z in self.vae.post_quant_conv(latents).split(1, dim=2)], 2)
         if self.vae.config.patch_size is not None:
             pixels = unpatchify(pixels, self.vae.config.patch_size)
         return pixels.clamp(-1, 1)

@@ -101,9 +101,7 @@ def check_fit(model: nn.Module, named: Mapping[str, tuple[str, Tensor]]) -> None
     ]
     problems = {"missing": [n for n in shapes if n not in named], "extra": extra, "misshapen": misshapen}
     if any(problems.values()):
-        raise CheckpointError(
-            "; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names)
-        )
+        raise CheckpointError("; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names))
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Mapping) -> None:

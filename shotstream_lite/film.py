@@ -36,9 +36,7 @@ def check_film_path(path: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise FilmError(
-            f"{path}: the folder cannot be written to ({error.strerror}): choose another"
-        ) from None
+        raise FilmError(f"{path}: the folder cannot be written to ({error.strerror}): choose another") from None
     return path
 
 
@@ -71,9 +69,7 @@ class FilmWriter:
         """Appends uint8 frames [f, H, W, 3]; the first ones settle the size. Raises FilmError."""
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise FilmError(
-                f"{self.path}: frames must be uint8 [f, H, W, 3], not {frames.dtype} {frames.shape}"
-            )
+            raise FilmError(f"{self.path}: frames must be uint8 [f, H, W, 3], not {frames.dtype} {frames.shape}")
         try:
             for frame in frames:
                 self._write_one(frame)

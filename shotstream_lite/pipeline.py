@@ -144,9 +144,7 @@ class ShotStreamPipeline:
             chunk_sizes(latents, settings.chunk),
         ):
             # The very first latent is one frame, cheap to decode: it leaves before the rest of its chunk.
-            for part in (
-                chunk.split([1, chunk.shape[2] - 1], dim=2) if first and chunk.shape[2] > 1 else [chunk]
-            ):
+            for part in chunk.split([1, chunk.shape[2] - 1], dim=2) if first and chunk.shape[2] > 1 else [chunk]:
                 yield to_frames(decoder.decode(part)[0].transpose(0, 1)).cpu().numpy()
             first = False
 

@@ -49,14 +49,8 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        if (
-            list(self.steps) != sorted(set(self.steps), reverse=True)
-            or not self.steps
-            or self.steps[0] != 1000
-        ):
-            raise StoryError(
-                f"settings: steps is {list(self.steps)}: write falling numbers that begin with 1000"
-            )
+        if list(self.steps) != sorted(set(self.steps), reverse=True) or not self.steps or self.steps[0] != 1000:
+            raise StoryError(f"settings: steps is {list(self.steps)}: write falling numbers that begin with 1000")
         if self.steps[-1] <= 0:
             raise StoryError(f"settings: steps ends with {self.steps[-1]}: the last must be above 0")
         if self.policy not in POLICIES:

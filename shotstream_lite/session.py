@@ -61,9 +61,7 @@ class StorySession:
         settings = self.pipeline.settings.changes(self.settings)
         return replace(self._plan, shots=tuple(told.shot for told in self.shots), settings=settings)
 
-    def next_shot(
-        self, caption: str, frames: int | None = None, seed: int | None = None
-    ) -> Iterator[np.ndarray]:
+    def next_shot(self, caption: str, frames: int | None = None, seed: int | None = None) -> Iterator[np.ndarray]:
         """Tells one more shot.
 
         The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story when the
@@ -99,9 +97,7 @@ class StorySession:
             raise StoryError(f"there is no shot {number} to take again: the story has {len(self.shots)}")
         old = self.shots[number - 1].shot
         seed = self._seeds.randrange(2**32) if seed is None else seed
-        return self._tell(
-            tuple(self.shots[: number - 1]), Shot(caption or old.caption, frames or old.frames, seed)
-        )
+        return self._tell(tuple(self.shots[: number - 1]), Shot(caption or old.caption, frames or old.frames, seed))
 
     def undo(self) -> ToldShot:
         """Takes the last shot back and returns it. Raises StoryError when there is none."""
@@ -159,9 +155,7 @@ class StorySession:
         pieces: list[np.ndarray] = []
         busy = first = 0.0
         footage = [told.footage for told in past]
-        for frames in self.pipeline.shot(
-            lines, footage, seed=shot.seed, frames=shot.frames, settings=settings
-        ):
+        for frames in self.pipeline.shot(lines, footage, seed=shot.seed, frames=shot.frames, settings=settings):
             busy += time.perf_counter() - began
             first = first or busy
             pieces.append(frames)

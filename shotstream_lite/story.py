@@ -225,14 +225,10 @@ def _story_of_row(row: Mapping[str, Any], table: Path, line: int) -> Story:
             return story
         ends = _ranges(row["frame_number"])
         if len(ends) > len(story.shots):
-            raise StoryError(
-                f"frame_number has {len(ends)} shots, {found} has {len(story.shots)}: add or cut"
-            )
+            raise StoryError(f"frame_number has {len(ends)} shots, {found} has {len(story.shots)}: add or cut")
         shots = story.shots[: len(ends)]
         if not row.get("video_path"):  # with a film, the ranges say where its cuts are, not what is wanted
-            shots = [
-                replace(shot, frames=end - start) for shot, (start, end) in zip(shots, ends, strict=True)
-            ]
+            shots = [replace(shot, frames=end - start) for shot, (start, end) in zip(shots, ends, strict=True)]
         return replace(story, shots=shots)
 
 

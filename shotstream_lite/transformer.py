@@ -179,9 +179,7 @@ def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tenso
     return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)
 
 
-def self_attention(
-    attn: nn.Module, x: Tensor, table: Tensor, remember: Extend | None, mask: Tensor | None
-) -> Tensor:
+def self_attention(attn: nn.Module, x: Tensor, table: Tensor, remember: Extend | None, mask: Tensor | None) -> Tensor:
     """Rotated attention of tokens [B, F, tokens, dim] to themselves and to what `remember` puts before."""
     flat = x.flatten(1, 2)
     query = rotate(attn.norm_q(attn.to_q(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
@@ -198,9 +196,7 @@ def cross_attention(attn: nn.Module, x: Tensor, keys: Tensor, values: Tensor) ->
     return attend(attn, heads_first(query, attn.heads), keys, values).view_as(x)
 
 
-def attend(
-    attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
-) -> Tensor:
+def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention over [B, heads, tokens, head_dim], then the output projection: [B, tokens, dim]."""
     out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
     for module in attn.to_out:
@@ -241,9 +237,7 @@ def adopt(model: WanTransformer3DModel) -> ShotStreamTransformer:
     Raises ValueError for patches longer than one latent frame.
     """
     if model.config.patch_size[0] != 1:
-        raise ValueError(
-            f"patches of {model.config.patch_size[0]} latent frames: a token must be in one frame"
-        )
+        raise ValueError(f"patches of {model.config.patch_size[0]} latent frames: a token must be in one frame")
     if not isinstance(model, ShotStreamTransformer):
         model.__class__ = ShotStreamTransformer
     return model

@@ -59,9 +59,7 @@ class Shots:
         return Shots(**{name: value[index : index + 1] for name, value in vars(self).items()})
 
     def without_context(self) -> "Shots":
-        return Shots(
-            **{**vars(self), "context": self.context[:, :, :0], "context_ids": self.context_ids[:, :0]}
-        )
+        return Shots(**{**vars(self), "context": self.context[:, :, :0], "context_ids": self.context_ids[:, :0]})
 
 
 @pytest.fixture

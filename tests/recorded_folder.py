@@ -62,9 +62,7 @@ def record_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = list(released.values())[::7]
     with monkeypatch.context() as patch:
         patch.setattr(Record, "check", keep)
-        patch.setattr(
-            Record, "check_level", lambda *arguments: keep(*arguments[:3], arguments[3].expand(1, 3))
-        )
+        patch.setattr(Record, "check_level", lambda *arguments: keep(*arguments[:3], arguments[3].expand(1, 3)))
         for name, check in parity.families(case):
             record = Record(name, inputs(name, gradients))
             check(case, record)
@@ -105,13 +103,9 @@ def inputs(name: str, gradients: list[str]) -> dict[str, Tensor]:
     if stem.startswith("student"):
         return noise_inputs(steps=3) | student_inputs(int(stem[-1]))
     shot = {f"in.{key}": latents(FRAMES) for key in ("target_latents", "critic_noise", "dmd_noise")}
-    shot |= {
-        f"in.{key}": latents(FRAMES) for key in ("fake_x0_cond", "pred_x0", "real_x0_cond", "real_x0_uncond")
-    }
+    shot |= {f"in.{key}": latents(FRAMES) for key in ("fake_x0_cond", "pred_x0", "real_x0_cond", "real_x0_uncond")}
     shot |= {f"critic.in.{key}": latents(FRAMES) for key in ("fake_x0_pred", "generated_x0", "noise")}
-    rows = {
-        f"{key}timestep_index": torch.tensor(321) for key in ("in.", "critic.in.", "in.dmd_", "in.critic_")
-    }
+    rows = {f"{key}timestep_index": torch.tensor(321) for key in ("in.", "critic.in.", "in.dmd_", "in.critic_")}
     shot |= rows | noise_inputs(steps=2) | {"in.exit_step": torch.tensor(1)}
     shot |= {"in.guidance_scale": torch.tensor(2.0), "in.uncond_embeds": captions(1)}
     shot |= {"in.prompt_embeds": captions(3), "in.context_latents": latents(BUDGET)}
@@ -165,10 +159,5 @@ def student_inputs(shot: int) -> dict[str, Tensor]:
         "in.target_shot_ids": torch.full((FRAMES,), max(shot, 1)),
         "in.context_pixel_frame_indices": torch.zeros(BUDGET),
         "in.prompt_embeds": captions(shot + 1),
-        **{
-            f"out.{cache}.layer{i}.{part}": UNKNOWN
-            for cache in caches
-            for i in range(LAYERS)
-            for part in "kv"
-        },
+        **{f"out.{cache}.layer{i}.{part}": UNKNOWN for cache in caches for i in range(LAYERS) for part in "kv"},
     }

@@ -39,9 +39,7 @@ def test_the_released_checkpoint_has_825_tensors(state):
     with torch.device("meta"):
         model = WanTransformer3DModel(**transformer_config(config))
         released = {
-            name.replace("blocks.0.", f"blocks.{layer}."): torch.empty(
-                released_shape(name, tensor.shape, sizes)
-            )
+            name.replace("blocks.0.", f"blocks.{layer}."): torch.empty(released_shape(name, tensor.shape, sizes))
             for layer in range(30)
             for name, tensor in state.items()
             if "blocks.1." not in name

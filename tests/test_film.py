@@ -131,9 +131,7 @@ def test_bad_frames_are_refused(tmp_path):
 
 
 def test_strip_has_a_row_a_shot_and_time_from_left_to_right(tmp_path):
-    rising = (
-        np.repeat(np.arange(33, dtype=np.uint8)[:, None, None, None], 3, axis=3).repeat(4, 1).repeat(6, 2)
-    )
+    rising = np.repeat(np.arange(33, dtype=np.uint8)[:, None, None, None], 3, axis=3).repeat(4, 1).repeat(6, 2)
     strip = film_strip([rising, rising[::-1][:9]], columns=3, gap=2)
     assert strip.shape == (4 + 2 + 4, 6 * 3 + 2 * 2, 3)
     assert strip[0, ::8, 0].tolist() == [0, 16, 32]

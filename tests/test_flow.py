@@ -17,9 +17,7 @@ from shotstream_lite.flow import (
 )
 
 
-@pytest.mark.parametrize(
-    "sigma", [0.25, torch.tensor([0.1, 0.9]), torch.tensor([[0.1, 0.5, 1.0], [0.9, 0.2, 0.3]])]
-)
+@pytest.mark.parametrize("sigma", [0.25, torch.tensor([0.1, 0.9]), torch.tensor([[0.1, 0.5, 1.0], [0.9, 0.2, 0.3]])])
 def test_there_and_back(sigma):
     clean, noise = torch.randn(2, 2, 3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     noisy = add_noise(clean, noise, sigma)
@@ -49,9 +47,7 @@ def test_few_steps(golden):
 
 def test_nearest_row():
     table = SigmaTable()
-    assert (
-        table.sigma(torch.tensor(0.0)) == table.sigmas[999] and round(table.sigmas[999].item(), 5) == 0.00794
-    )
+    assert table.sigma(torch.tensor(0.0)) == table.sigmas[999] and round(table.sigmas[999].item(), 5) == 0.00794
     rows = torch.tensor([[0, 17], [500, 999]])
     assert torch.equal(table.nearest(table.timesteps[rows]), rows)
     assert table.weights.mean().item() == pytest.approx(1.0, abs=1e-5)

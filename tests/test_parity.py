@@ -93,9 +93,7 @@ def wrong_caption(monkeypatch):
     monkeypatch.setattr(
         rollout,
         "begin_shot",
-        lambda model, context, *a, **o: begin_shot(
-            model, context, *a, **o, caption_ids=[0] * (1 + context.shape[2])
-        ),
+        lambda model, context, *a, **o: begin_shot(model, context, *a, **o, caption_ids=[0] * (1 + context.shape[2])),
     )
 
 
@@ -128,9 +126,7 @@ def no_clean_pass(monkeypatch):
 
 
 def no_noise_on_the_training_clean_pass(monkeypatch):
-    monkeypatch.setattr(
-        intra_shot, "rollout", lambda *a, **o: rollout.rollout(*a, **{**o, "clean_sigma": 1e-30})
-    )
+    monkeypatch.setattr(intra_shot, "rollout", lambda *a, **o: rollout.rollout(*a, **{**o, "clean_sigma": 1e-30}))
 
 
 def usual_guidance(monkeypatch):

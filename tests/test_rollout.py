@@ -12,15 +12,11 @@ SIGMAS = few_step()
 
 
 def begin(transformer, shots, **options):
-    return begin_shot(
-        transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6, **options
-    )
+    return begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6, **options)
 
 
 def unroll(transformer, shots, noise, chunks=(3, 3), sigmas=SIGMAS, **options):
-    return torch.cat(
-        list(rollout(transformer, begin(transformer, shots), noise, sigmas, chunks, **options)), 2
-    )
+    return torch.cat(list(rollout(transformer, begin(transformer, shots), noise, sigmas, chunks, **options)), 2)
 
 
 def slow_rollout(transformer, shots, noise, chunk, sigmas, caption_ids=None):
@@ -41,9 +37,7 @@ def slow_rollout(transformer, shots, noise, chunk, sigmas, caption_ids=None):
                 shots.shot_ids[:, :frames],
                 caption_ids=None if caption_ids is None else caption_ids[:, :frames],
                 mask=causal_mask(context_frames, frames - context_frames, chunk),
-                positions=torch.cat(
-                    (torch.arange(context_frames), 6 + torch.arange(frames - context_frames))
-                ),
+                positions=torch.cat((torch.arange(context_frames), 6 + torch.arange(frames - context_frames))),
             )
             clean = to_clean(latents, flow[:, :, -chunk:], sigma)
             if step + 1 < len(sigmas):

@@ -93,9 +93,7 @@ def test_captions_vary_and_name_what_is_there():
 
 def test_the_number_of_a_shot_is_not_read():
     tokenizer = language.build_tokenizer()
-    assert (
-        tokenizer("a red ball.shot3:it jumps").input_ids == tokenizer("a red ball.shot41:it jumps").input_ids
-    )
+    assert tokenizer("a red ball.shot3:it jumps").input_ids == tokenizer("a red ball.shot41:it jumps").input_ids
 
 
 def test_key_frames_hold_whatever_the_memory_asks_for():
@@ -119,9 +117,7 @@ def test_next_shots_carry_their_own_captions_and_memory():
             assert len(used) == 1
         else:
             assert f"shot{int(ids[-1])}:" in used[-1]
-            assert [f"shot{int(i)}:" in used[int(r)] for i, r in zip(ids, reads, strict=True)].count(
-                False
-            ) == 0
+            assert [f"shot{int(i)}:" in used[int(r)] for i, r in zip(ids, reads, strict=True)].count(False) == 0
 
 
 def test_the_probe_knows_the_right_answers():

@@ -55,9 +55,7 @@ def test_chunks_with_caches_are_one_masked_joint_pass(transformer, shots, chunk,
         )
         cache = begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
         parts = [
-            transformer.chunk(
-                cache, shots.target[:, :, start : start + chunk], levels[:, start // chunk], start
-            )
+            transformer.chunk(cache, shots.target[:, :, start : start + chunk], levels[:, start // chunk], start)
             for start in range(0, 6, chunk)
         ]
     close(torch.cat(parts, dim=2), whole[:, :, context_frames:])
@@ -101,9 +99,7 @@ def test_captions_kept_once_are_captions_gathered_per_frame(transformer, shots):
         copies = shots.captions[torch.arange(2)[:, None], ids]
         own = transformer.joint(shots.target, 500.0, copies, caption_ids=torch.arange(6))
         close(gathered, own, 1e-6)
-        cached = transformer.joint(
-            shots.target, 500.0, transformer.caption_keys(shots.captions), caption_ids=ids
-        )
+        cached = transformer.joint(shots.target, 500.0, transformer.caption_keys(shots.captions), caption_ids=ids)
         assert torch.equal(cached, gathered)
 
 
@@ -151,9 +147,7 @@ def test_gradient_checkpointing_changes_nothing(shots, cached):
 def test_lora_learns_through_every_way(transformer, shots):
     peft = pytest.importorskip("peft")
     targets = ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
-    transformer.add_adapter(
-        peft.LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False)
-    )
+    transformer.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False))
     trained = [name for name, p in transformer.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 2 * 10 and all("lora" in name for name in trained)
     arguments = (shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)

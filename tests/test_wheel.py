@@ -26,9 +26,7 @@ def installed(tmp_path_factory) -> Path:
     """A folder into which the wheel is installed, without what it depends on: that is here already."""
     base = tmp_path_factory.mktemp("wheel")
     source = base / "source"  # built from a copy: a build leaves folders beside what it builds
-    shutil.copytree(
-        ROOT / "shotstream_lite", source / "shotstream_lite", ignore=shutil.ignore_patterns("*.pyc")
-    )
+    shutil.copytree(ROOT / "shotstream_lite", source / "shotstream_lite", ignore=shutil.ignore_patterns("*.pyc"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

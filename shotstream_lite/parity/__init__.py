@@ -62,11 +62,7 @@ def check_file(case: Case, name: str, check: Check) -> list[Row]:
 def families(case: Case) -> Iterator[tuple[str, Check]]:
     """Every file that must be there, with its check: one a shot, one a mask, and the fixed ones."""
     yield from CHECKS.items()
-    shots = [
-        int(path.stem[12:])
-        for path in case.folder.glob("student_shot*.safetensors")
-        if path.stem[12:].isdigit()
-    ]
+    shots = [int(path.stem[12:]) for path in case.folder.glob("student_shot*.safetensors") if path.stem[12:].isdigit()]
     for shot in range(max(shots, default=0) + 1):
         yield f"student_shot{shot}.safetensors", inference.check_student
     masks = Record("causal_mask.json", flat(read(case.folder, "causal_mask.json")))
@@ -87,10 +83,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
 def render(rows: list[Row]) -> str:
     """The report as text, one line a row, and a last line saying whether everything is met."""
     width = max(len(row.item) for row in rows)
-    lines = [
-        f"{'ok  ' if row.passed else 'FAIL'}  {row.item:<{width}}  {row.error:8.1e}  {row.detail}"
-        for row in rows
-    ]
+    lines = [f"{'ok  ' if row.passed else 'FAIL'}  {row.item:<{width}}  {row.error:8.1e}  {row.detail}" for row in rows]
     failed = sum(not row.passed for row in rows)
     verdict = f"{failed} of {len(rows)} items failed" if failed else f"all {len(rows)} items met"
     return "\n".join([*lines, f"{verdict} (relative error up to {TOLERANCE:.0e})"])

@@ -21,9 +21,7 @@ def check_rope(case: Case, record: Record) -> None:
     positions = torch.arange(len(record["angles_first_32_positions"]))
     angles = torch.cat([positions[:, None] * band for band in rope_frequencies(head_dim)], dim=1)
     record.check("angles", "angles_first_32_positions", angles)
-    for key, match in record.matching(
-        r"out\.(causal_)?rope_apply_(dynamic|ordinary)(?:\.start_frame_(\d+))?"
-    ):
+    for key, match in record.matching(r"out\.(causal_)?rope_apply_(dynamic|ordinary)(?:\.start_frame_(\d+))?"):
         part = "_chunk" if match[1] else ""
         shot_ids = record[f"shot_ids{part}"]
         positions = torch.arange(len(shot_ids)) + int(match[3] or 0)
@@ -102,9 +100,7 @@ def check_teacher(case: Case, record: Record) -> None:
     dropped[:, :, : case["max_context_frames"]] = 0
     flows = {
         "multi_caption": case.student.joint(latents, timestep, captions, shot_ids),
-        "single_caption": case.student.joint(
-            latents, timestep, record.captions("in.uncond_embeds"), shot_ids
-        ),
+        "single_caption": case.student.joint(latents, timestep, record.captions("in.uncond_embeds"), shot_ids),
         "no_shot_ids_last_caption": case.student.joint(latents, timestep, captions[:, -1:], phase=0.0),
         "context_dropped_all_captions": case.student.joint(dropped, timestep, captions, dropped_ids),
     }
@@ -159,9 +155,7 @@ def check_student(case: Case, record: Record) -> None:
     chunks = chunk_lengths(frames, case["num_frame_per_block"])
     noise = recorded_noise(record, chunks)
     shot = list(rollout.rollout(watched, cache, noise, case.sigmas, chunks))
-    stored = {
-        "crossattn_cache": [keys[0] for keys in chain(*vars(case.student.caption_keys(captions)).values())]
-    }
+    stored = {"crossattn_cache": [keys[0] for keys in chain(*vars(case.student.caption_keys(captions)).values())]}
     stored["context_cache"] = cached_frames(cache, -cache.context_frames, cache.context_frames)
     for _, match in record.matching(r"out\.local_cache_after_chunk(\d+)\.layer.*"):
         stored[f"local_cache_after_chunk{match[1]}"] = cached_frames(cache, 0, sum(chunks[: int(match[1])]))
@@ -185,9 +179,7 @@ def check_remembered_frames(record: Record, shots: int, frames: int, budget: int
     record.check("context frames", "in.context_pixel_frame_indices", ours)
 
 
-def check_passes(
-    case: Case, record: Record, passes: list[tuple[Tensor, Tensor, Tensor]], chunks: int
-) -> None:
+def check_passes(case: Case, record: Record, passes: list[tuple[Tensor, Tensor, Tensor]], chunks: int) -> None:
     """Every step of every chunk and its clean pass, in the order in which they ran."""
     in_order = iter(passes)
     for chunk in range(chunks):
@@ -236,9 +228,7 @@ def recorded_noise(record: Record, chunks: list[int]) -> Callable[[tuple[int, ..
     def draws() -> Iterator[Tensor]:
         for chunk, start in enumerate(record.latents("in.noise").split(chunks, dim=2)):
             yield start
-            steps = sorted(
-                int(match[1]) for _, match in record.matching(rf"in\.renoise\.chunk{chunk}\.step(\d+)")
-            )
+            steps = sorted(int(match[1]) for _, match in record.matching(rf"in\.renoise\.chunk{chunk}\.step(\d+)"))
             names = [f"in.renoise.chunk{chunk}.step{step}" for step in steps]
             for name in (*names, f"in.clean_pass_noise.chunk{chunk}"):
                 if name in record.tensors:

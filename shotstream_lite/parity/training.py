@@ -16,9 +16,7 @@ from shotstream_lite.transformer import causal_mask, with_context
 
 def check_teacher_loss(case: Case, record: Record) -> None:
     """The teacher's weighted flow-matching loss and its gradients."""
-    target, noise, context = (
-        record.latents(f"in.{k}") for k in ("target_latents", "noise", "context_latents")
-    )
+    target, noise, context = (record.latents(f"in.{k}") for k in ("target_latents", "noise", "context_latents"))
     rows, captions, shot_ids = record["in.timestep_index"][None], record.captions(), record["in.shot_ids"]
     sigma, timestep, weight = (t[rows] for t in (case.table.sigmas, case.table.timesteps, case.table.weights))
     noisy = add_noise(target, noise, sigma)
@@ -72,18 +70,14 @@ def check_ode_regression(case: Case, record: Record) -> None:
     error = causal_init.frame_error(clean[:, :, past:], trajectory[:, -1])
     record.check("loss", "out.unnormalized_loss", error.mean(dim=1))
     options = {"context": context, "chunk": chunk, "table": case.table}
-    loss = causal_init.causal_init_loss(
-        case.student, trajectory, drawn, sigmas, captions, shot_ids, **options
-    )
+    loss = causal_init.causal_init_loss(case.student, trajectory, drawn, sigmas, captions, shot_ids, **options)
     record.check("loss", "out.loss", loss)
     record.check_gradients("gradients", "out.grad", case.student, loss)
 
 
 def check_dmd_formula(case: Case, record: Record) -> None:
     """Gradient and losses of distribution matching on given predictions."""
-    context, noise, fake_x0 = (
-        record.latents(f"in.{k}") for k in ("context_latents", "noise", "fake_x0_cond")
-    )
+    context, noise, fake_x0 = (record.latents(f"in.{k}") for k in ("context_latents", "noise", "fake_x0_cond"))
     pred_x0 = record.latents("in.pred_x0").requires_grad_()
     level = intra_shot.score_level(record["in.timestep_index"][None], case.table)
     check_score_input(record, "", level, with_context(context, add_noise(pred_x0, noise, level[1])))
@@ -106,9 +100,7 @@ def check_dmd_formula(case: Case, record: Record) -> None:
     record.check("critic's input", "critic.out.sigma", level[1])
     check_score_input(record, "critic.", level, with_context(context, noisy))
     fake_x0 = record.latents("critic.in.fake_x0_pred")
-    record.check(
-        "critic loss", "critic.out.loss", dmd.critic_loss(fake_x0, noisy, level[1], generated, noise)
-    )
+    record.check("critic loss", "critic.out.loss", dmd.critic_loss(fake_x0, noisy, level[1], generated, noise))
 
 
 def check_score_input(record: Record, role: str, level: tuple[Tensor, Tensor], seen: Tensor) -> None:
@@ -209,8 +201,7 @@ class LeakyCache(ShotCache):
             return known
         pad = (0, 0, first, keys.shape[2])
         return tuple(
-            now + torch.nn.functional.pad(edge - edge.detach(), pad)
-            for now, edge in zip(known, edges, strict=True)
+            now + torch.nn.functional.pad(edge - edge.detach(), pad) for now, edge in zip(known, edges, strict=True)
         )
 
 

@@ -60,9 +60,7 @@ def render(story: ToyStory, take: Take, frames: int = SHOT_FRAMES) -> np.ndarray
     time = np.arange(frames, dtype=np.float32)
     zoom = ZOOM[take.camera]
     positions = _paths(take, time, zoom)
-    centre_u = (
-        np.full(frames, 0.75, np.float32) if take.camera == "wide" else np.full(frames, take.x, np.float32)
-    )
+    centre_u = np.full(frames, 0.75, np.float32) if take.camera == "wide" else np.full(frames, take.x, np.float32)
     if take.camera == "pan":
         centre_u = take.x + 0.35 * (time / (SHOT_FRAMES - 1) * 2 - 1)
     centre_v = 0.61 if take.camera in ("medium", "close") else 0.5
@@ -93,7 +91,7 @@ def _paths(take: Take, time: np.ndarray, zoom: float) -> list[tuple[np.ndarray, 
     if take.action == "jump":
         return [(take.x + zero, 0.18 / zoom * np.abs(np.sin(np.pi * (time / 16 + take.beat))), zero)]
     if take.action == "spin":
-        return [(take.x + zero, zero + 0.04, 2 * np.pi * (time / 16 + take.beat))]
+        return [(take.x + zero, zero + 0.04, 2 * np.pi * (time / 32 + take.beat))]
     return [(take.x + zero, zero, zero)]
 
 
@@ -157,9 +155,7 @@ def _paint_character(canvas: Canvas, who: Character, take: Take, path: tuple, ti
     if who.shape == "cone" and who.stripe == "high":
         stripe = -0.1
     canvas.paint(np.maximum(body, np.abs(b - stripe) - 0.026), WHITE)
-    look = {"walk_left": -1, "walk_right": 1}.get(take.action, 0) + (
-        np.sign(0.75 - x) if take.action == "meet" else 0
-    )
+    look = {"walk_left": -1, "walk_right": 1}.get(take.action, 0) + (np.sign(0.75 - x) if take.action == "meet" else 0)
     for side in (-1, 1):
         eye = side * 0.052 + 0.018 * look
         canvas.paint(_circle(a, b, eye, -0.04, 0.034), WHITE)
@@ -174,9 +170,7 @@ def _paint_hat(canvas: Canvas, hat: str, a: np.ndarray, b: np.ndarray) -> None:
     elif hat == "party hat":
         canvas.paint(_triangle(a, b, 0, -0.07, 0.085, 0.09), (240, 110, 200))
     elif hat == "crown":
-        spikes = np.minimum(
-            _triangle(a, b, -0.06, -0.07, 0.03, 0.05), _triangle(a, b, 0.06, -0.07, 0.03, 0.05)
-        )
+        spikes = np.minimum(_triangle(a, b, -0.06, -0.07, 0.03, 0.05), _triangle(a, b, 0.06, -0.07, 0.03, 0.05))
         spikes = np.minimum(spikes, _triangle(a, b, 0, -0.075, 0.03, 0.055))
         canvas.paint(np.minimum(_box(a, b, 0, -0.015, 0.09, 0.03), spikes), (255, 200, 0))
     else:

@@ -80,9 +80,7 @@ def draw_story(rng: np.random.Generator, shots: int = 4) -> ToyStory:
     size = int(rng.choice([2, 3], p=[0.7, 0.3]))
     looks = rng.permutation([(s, c) for s in SHAPES for c in COLOURS])[:size]
     cast = tuple(Character(str(s), str(c), _pick(rng, HATS), _pick(rng, STRIPES)) for s, c in looks)
-    places = {
-        s: _draw_place(rng, s) for s in SETTINGS
-    }  # a place looks the same whenever the story returns to it
+    places = {s: _draw_place(rng, s) for s in SETTINGS}  # a place looks the same whenever the story returns to it
     home = _pick(rng, SETTINGS)
     who = _draw_order(rng, size, shots)
     takes = []

@@ -8,9 +8,7 @@ from shotstream_lite.text import encode_captions
 from shotstream_lite.toybox.captions import MAX_WORDS
 
 
-def embed(
-    text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, captions: list[list[str]]
-) -> Tensor:
+def embed(text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, captions: list[list[str]]) -> Tensor:
     """Captions of a batch, n a sample, to [B, n, text_tokens, text_dim]; zero beyond each text."""
     flat = [caption for sample in captions for caption in sample]
     states = encode_captions(text_encoder, tokenizer, flat, MAX_WORDS, truncate=True)

@@ -130,9 +130,7 @@ def train_causal_init(config: CausalInitConfig, model: Path, films: LatentFilms)
     """
     transformer = load_transformer(model, "teacher").requires_grad_(True)
     text_encoder, tokenizer = load_text(model)
-    optimizer = torch.optim.AdamW(
-        transformer.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01
-    )
+    optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     table = SigmaTable(config.shift)
     sigmas = few_step((*FEW_STEPS, 0), config.shift)
 

@@ -61,9 +61,7 @@ def build_codec() -> AutoencoderKLWan:
         latents_std=[1.0] * LATENT_CHANNELS,
     )
     with torch.no_grad():
-        vae.quant_conv.bias[
-            LATENT_CHANNELS:
-        ] = -6.0  # little posterior noise at first, or nothing is learnt for long
+        vae.quant_conv.bias[LATENT_CHANNELS:] = -6.0  # little posterior noise at first, or nothing is learnt for long
     return vae
 
 
@@ -99,9 +97,7 @@ def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     for i in range(latents.shape[2]):
         vae._conv_idx = [0]
         frame = hidden[:, :, i : i + 1]
-        frames.append(
-            vae.decoder(frame, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0)
-        )
+        frames.append(vae.decoder(frame, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=i == 0))
     vae.clear_cache()
     return unpatchify(torch.cat(frames, 2), vae.config.patch_size)
 
@@ -112,9 +108,7 @@ def frame_convolutions(vae: AutoencoderKLWan) -> Iterator[None]:
 
     def forward(conv: WanCausalConv3d, x: Tensor, cache_x: None = None) -> Tensor:
         across, _, down, *_ = conv._padding
-        return F.conv2d(
-            x[:, :, 0], conv.weight[:, :, -1], conv.bias, conv.stride[1:], (down, across)
-        ).unsqueeze(2)
+        return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, conv.stride[1:], (down, across)).unsqueeze(2)
 
     convolutions = [m for m in vae.modules() if isinstance(m, WanCausalConv3d)]
     for conv in convolutions:

@@ -36,9 +36,7 @@ def self_forcing(
     The same rollout as inference, but for the noise of the table's last row (.00794) on the clean pass.
     Gradient, if enabled, flows through the exit steps. Shape: [B, C, F, H, W].
     """
-    steps = rollout(
-        transformer, cache, noise, sigmas, chunks, exit_step=exit_step, clean_sigma=table.sigmas[-1]
-    )
+    steps = rollout(transformer, cache, noise, sigmas, chunks, exit_step=exit_step, clean_sigma=table.sigmas[-1])
     return torch.cat(list(steps), dim=2)
 
 
@@ -138,9 +136,7 @@ class IntraShotConfig:
     lr: float = 4e-5
     critic_lr: float = 1.5e-4
     critic_updates: int = 5  # to each update of the generator
-    guidance: float = (
-        1.0  # of the real score, cond + guidance * (cond - uncond); the released 3 burns colours here
-    )
+    guidance: float = 1.0  # of the real score, cond + guidance * (cond - uncond); the released 3 burns colours here
     shift: float = 3.0
     chunk: int = 3
     drop_context: float = 0.1

@@ -66,9 +66,7 @@ def run(config: Stage) -> None:
     if isinstance(config, CodecConfig):
         train_codec(config)
     elif isinstance(config, FilmsConfig):
-        encode_stories(
-            Codec(load_codec(config.out)), range(config.first, config.first + config.stories), films
-        )
+        encode_stories(Codec(load_codec(config.out)), range(config.first, config.first + config.stories), films)
     elif isinstance(config, BaseConfig):
         train_base(config, load_films(films))
     elif isinstance(config, TeacherConfig):
@@ -85,9 +83,7 @@ def run(config: Stage) -> None:
 
 def ship(config: ShipConfig) -> None:
     """Copies every component of a run into a model folder, tensors as float16; the last student becomes `transformer`."""
-    folders = {
-        name: name for name in ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "probe")
-    }
+    folders = {name: name for name in ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "probe")}
     folders["intra-shot"] = "transformer"
     for source, target in folders.items():
         (config.target / target).mkdir(parents=True, exist_ok=True)
