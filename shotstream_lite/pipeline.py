@@ -1,8 +1,8 @@
 """Captions in, frames out: one shot after another, streamed chunk by chunk (paper sec. 4.2).
 
-A frame's journey: earlier shots' pixels -> `history` picks frames -> the codec encodes each alone -> the context pass fills
-the global cache -> noise becomes three latents in four steps -> the codec decodes them -> frames leave, and only then the
-clean pass writes the local cache for the next chunk.
+A frame's journey: earlier shots' pixels -> `history` picks frames -> the codec encodes each alone -> the context
+pass fills the global cache -> noise becomes three latents in four steps -> the codec decodes them -> frames leave,
+and only then the clean pass writes the local cache for the next chunk.
 """
 
 from collections import OrderedDict

@@ -1,7 +1,8 @@
 """Where a model lives and what it was made for: "toybox" in this package, or any folder in diffusers' Wan format.
 
-A model folder is what `diffusers.WanPipeline` writes and reads (vae, text_encoder, tokenizer, transformer, scheduler), with
-one more file, `stream.json`, that holds the settings of the stream. Other transformers may lie beside the student.
+A model folder is what `diffusers.WanPipeline` writes and reads (vae, text_encoder, tokenizer, transformer,
+scheduler), with one more file, `stream.json`, that holds the settings of the stream. Other transformers may lie
+beside the student.
 """
 
 import json

@@ -11,7 +11,7 @@ class Reel:
     """All footage of one session in one temporary file, which goes when the last piece of footage does."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the reel
         self._lock = threading.Lock()
 
     def append(self, frames: np.ndarray) -> "Footage":

@@ -64,8 +64,8 @@ class StorySession:
     def next_shot(self, caption: str, frames: int | None = None, seed: int | None = None) -> Iterator[np.ndarray]:
         """Tells one more shot.
 
-        The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story when the
-        iterator is through; one that is left early leaves no trace.
+        The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story
+        when the iterator is through; one that is left early leaves no trace.
 
         Args:
             frames: pixel frames, 4k+1; None for the settings' usual length.

@@ -1,7 +1,8 @@
 """Plain English for the miniature world: one global caption, one a shot, varied in words and order.
 
-`WORDS` maps every attribute value to the phrases that may stand for it; the templates join them. The toybox's vocabulary is
-exactly the words that can come out of here, so a word outside it can be named to the user instead of being swallowed.
+`WORDS` maps every attribute value to the phrases that may stand for it; the templates join them. The toybox's
+vocabulary is exactly the words that can come out of here, so a word outside it can be named to the user instead of
+being swallowed.
 """
 
 import re
@@ -68,20 +69,19 @@ MAX_WORDS = 64  # tokens a caption may have, global part included
 def global_caption(story: ToyStory, rng: np.random.Generator) -> str:
     """What holds for the whole story: the cast and the place where most of it happens."""
     cast = " and ".join(name(who, rng, "a") for who in story.cast)
-    return _say(_choose(rng, GLOBAL), rng, cast=cast, place=_phrase(rng, _home(story)))
+    return _say(_choose(rng, GLOBAL), cast=cast, place=_phrase(rng, _home(story)))
 
 
 def shot_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
     """Who does what in this shot, how it is filmed, and where if the place is not the story's usual one."""
     away = take.place.setting != _home(story)
     if take.action == "meet":
-        templates = MEET_AWAY if away else MEET
+        template = _choose(rng, MEET_AWAY if away else MEET)
     else:
-        templates = SHOT_AWAY if away else SHOT
+        template = _choose(rng, SHOT_AWAY if away else SHOT)
     who = [name(story.cast[i], rng, "the") for i in take.subjects]
     return _say(
-        _choose(rng, templates),
-        rng,
+        template,
         who=who[0],
         other=who[-1],
         action=_phrase(rng, take.action),
@@ -115,7 +115,7 @@ def _home(story: ToyStory) -> str:
     return max(settings, key=settings.count)
 
 
-def _say(template: str, rng: np.random.Generator, **parts: str) -> str:
+def _say(template: str, **parts: str) -> str:
     text = template.format(**parts)
     return re.sub(r"(^|\. )(\w)", lambda start: start[0].upper(), text)
 

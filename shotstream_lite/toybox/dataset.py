@@ -1,4 +1,4 @@
-"""Films of the miniature world for training: drawn from seeds, so a dataset is a range of numbers and not a download."""
+"""Films of the miniature world for training: a dataset is a range of seeds and not a download."""
 
 import os
 from collections.abc import Iterable
@@ -54,8 +54,8 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LatentFilms:
-    """Encoded stories. `clips` [stories, shots, channels, 9, 8, 12]; `stills` [stories, shots, 7, channels, 8, 12] are the
-    KEY_FRAMES of each shot, encoded alone as context frames are; `seeds` say which story each is."""
+    """Encoded stories. `clips` [stories, shots, channels, 9, 8, 12]; `stills` [stories, shots, 7, channels, 8, 12]
+    are the KEY_FRAMES of each shot, encoded alone as context frames are; `seeds` say which story each is."""
 
     seeds: torch.Tensor
     clips: torch.Tensor

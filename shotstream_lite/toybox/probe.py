@@ -1,7 +1,7 @@
 """Reads a shot back: which character, where, filmed how, doing what, and everything captions never say.
 
-A small convolutional classifier over nine frames of a shot. It is the oracle of all toybox measurements, so its own accuracy
-on real film is measured and printed beside every figure it gives (`accuracy`).
+A small convolutional classifier over nine frames of a shot. It is the oracle of all toybox measurements, so its own
+accuracy on real film is measured and printed beside every figure it gives (`accuracy`).
 """
 
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ WHITE = (250, 250, 250)
 
 
 class Canvas:
-    """Frames being painted: colours [frames, height, width, 3] and the stage point (u right, v down) under each pixel."""
+    """Frames being painted, [frames, height, width, 3], and the stage point (u right, v down) under each pixel."""
 
     def __init__(self, centre_u: np.ndarray, centre_v: float, zoom: float):
         rows = (np.arange(HEIGHT, dtype=np.float32) + 0.5) / HEIGHT - 0.5

@@ -1,8 +1,8 @@
 """The miniature world: what can be in a film, and stories drawn from it.
 
-Half of a story is written in its captions (shape, colour, setting, camera, action). The other half never is: hats, stripes,
-the places of landmarks and sun, the tint of the light. Only a memory of earlier shots can carry those across a cut, which
-is what makes the memory measurable.
+Half of a story is written in its captions (shape, colour, setting, camera, action). The other half never is: hats,
+stripes, the places of landmarks and sun, the tint of the light. Only a memory of earlier shots can carry those
+across a cut, which is what makes the memory measurable.
 """
 
 from dataclasses import dataclass, field

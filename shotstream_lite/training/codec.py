@@ -1,8 +1,9 @@
 """Stage 0: the toybox's Wan VAE, 64x96 pixels to 8x12 latents.
 
 Single frames come first and clips after: shown clips from the start, the causal decoder finds nothing to hold on to for
-hundreds of steps. On a single frame every causal convolution sees zeros before it, so it is a 2-D convolution with the last
-temporal tap, three times cheaper; when clips begin, the other taps start at zero and time is at first just repeated.
+hundreds of steps. On a single frame every causal convolution sees zeros before it, so it is a 2-D convolution with
+the last temporal tap, three times cheaper; when clips begin, the other taps start at zero and time is at first just
+repeated.
 """
 
 import types

@@ -1,7 +1,7 @@
 """The loop all stages share: steps, progress, metrics as JSON lines, checkpoints that survive a kill.
 
-Every random draw of a step comes from a generator seeded by (seed, step), so a resumed run needs no generator state to be
-the run it would have been.
+Every random draw of a step comes from a generator seeded by (seed, step), so a resumed run needs no generator state
+to be the run it would have been.
 """
 
 import json

@@ -82,7 +82,7 @@ def run(config: Stage) -> None:
 
 
 def ship(config: ShipConfig) -> None:
-    """Copies every component of a run into a model folder, tensors as float16; the last student becomes `transformer`."""
+    """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`."""
     folders = {name: name for name in ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "probe")}
     folders["intra-shot"] = "transformer"
     for source, target in folders.items():
