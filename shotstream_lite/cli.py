@@ -1,16 +1,21 @@
 """The `shotstream` command. What a subcommand needs is imported when it runs, so that complaints come at once."""
 
-import json
-import platform
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from shotstream_lite.story import Story, StoryError, load_stories
+from shotstream_lite.report import check_report_path, story_report, summary, write_report
+from shotstream_lite.story import Story, StoryError, check_frames, load_stories
+
+if TYPE_CHECKING:
+    from shotstream_lite.pipeline import ShotStreamPipeline
+    from shotstream_lite.session import StorySession
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -69,11 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return {Tell: tell, Parity: parity, Benchmark: benchmark}[type(command)](command)
     except ValueError as error:
-        # StoryError, FilmError, CodecError, CheckpointError, ParityError: one line that says what to mend.
-        if not getattr(type(error), "__module__", "").startswith("shotstream_lite"):
+        if not _is_complaint(error):
             raise
         print(f"shotstream: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("shotstream: stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 def tell(command: Tell) -> int:
@@ -83,15 +90,14 @@ def tell(command: Tell) -> int:
 
     output = check_film_path(command.output or Path(command.story.with_suffix(".mp4").name))
     if command.json:
-        _check_writable(command.json)
+        check_report_path(command.json, command.story, output)
     began = time.perf_counter()
     from tqdm import tqdm
 
     from shotstream_lite.pipeline import ShotStreamPipeline
-    from shotstream_lite.session import StorySession
 
     pipeline = ShotStreamPipeline.from_pretrained(command.preset, command.weights)
-    session = StorySession.of(pipeline, story)
+    session = _open_session(pipeline, story, command)
     loaded = time.perf_counter() - began
     _name_unknown_words(pipeline, story)
     total = sum(shot.frames or session.settings.shot_frames for shot in story.shots)
@@ -105,101 +111,87 @@ def tell(command: Tell) -> int:
                 bar.update(len(frames))
         except KeyboardInterrupt:
             interrupted = True
-    report = _report(session, film.frames_written, loaded) | {"film": str(output), "interrupted": interrupted}
-    if command.json:
-        command.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if not film.frames_written:
         print("shotstream: stopped before the first frame, no film written", file=sys.stderr)
         return INTERRUPTED
-    stopped = "stopped early, " if interrupted else ""
-    print(
-        f"{output}: {stopped}{len(session.shots)} of {len(story.shots)} shots, {film.frames_written} frames; "
-        f"{report['fps']:.1f} frames/s, first frame after {report['first_frame_seconds']:.2f} s, seed {session.seed}"
-    )
+    report = {"film": str(output), "frames": film.frames_written, "interrupted": interrupted}
+    report |= story_report(session) | {"load_seconds": round(loaded, 2)}
+    if command.json:
+        write_report(report, command.json)
+    print(f"{output}: {summary(report, len(story.shots))}")
     return INTERRUPTED if interrupted else 0
 
 
 def parity(command: Parity) -> int:
     """Prints a row for each recorded result; 1 if any is further off than the tolerance."""
-    from shotstream_lite.parity import TOLERANCE, render, run
+    from shotstream_lite.parity import render, run
 
     rows = run(command.folder)
     print(render(rows))
-    return 0 if all(row.error <= TOLERANCE for row in rows) else 1
+    return 0 if all(row.passed for row in rows) else 1
 
 
 def benchmark(command: Benchmark) -> int:
     """Prints the figures and writes them if asked."""
+    if command.shots < 1:
+        raise StoryError(f"--shots is {command.shots}: write 1 or more")
     if command.json:
-        _check_writable(command.json)
+        check_report_path(command.json)
     from shotstream_lite.benchmark import render, run
 
     figures = run(command.preset, command.shots)
     print(render(figures))
     if command.json:
-        command.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_report(figures, command.json)
     return 0
 
 
+def _is_complaint(error: ValueError) -> bool:
+    """StoryError, FilmError, CodecError, CheckpointError, ParityError: one line that says what to mend."""
+    return type(error).__module__.startswith("shotstream_lite.")
+
+
+@contextmanager
+def _in(place: str | Path) -> Iterator[None]:
+    """Puts the file or the option before a complaint."""
+    try:
+        yield
+    except ValueError as error:
+        if not _is_complaint(error):
+            raise
+        raise StoryError(f"{place}: {error}") from None
+
+
 def _read_story(command: Tell) -> Story:
-    """The story with the command line's wishes in it."""
+    """The story to be told, checked as far as that goes without a model."""
     stories = load_stories(command.story)
     if len(stories) != 1:
         raise StoryError(f"{command.story}: holds {len(stories)} stories: tell them with demos/batch.py")
     story = stories[0]
-    if command.seed is not None:
-        shots = tuple(replace(shot, seed=None) for shot in story.shots)
-        story = replace(story, seed=command.seed, shots=shots)
-    elif story.seed is None:
-        story = replace(story, seed=0)
+    check_frames(command.frames, "--frames")
+    with _in("--seed"):
+        if command.seed is None:
+            return replace(story, seed=story.seed or 0)
+        return replace(story, seed=command.seed, shots=[replace(shot, seed=None) for shot in story.shots])
+
+
+def _open_session(pipeline: "ShotStreamPipeline", story: Story, command: Tell) -> "StorySession":
+    """A session with the command line's wishes; complaints say where the wish came from."""
+    from shotstream_lite.session import StorySession
+
     wishes = {"shot_frames": command.frames, "height": command.height, "width": command.width}
     wishes = {name: value for name, value in wishes.items() if value is not None}
-    return replace(story, settings={**story.settings, **wishes})
+    with _in("command line"):
+        pipeline.check(pipeline.settings.changed(wishes))
+    with _in(command.story):
+        return StorySession.of(pipeline, replace(story, settings={**story.settings, **wishes}))
 
 
-def _name_unknown_words(pipeline, story: Story) -> None:
+def _name_unknown_words(pipeline: "ShotStreamPipeline", story: Story) -> None:
     text = " ".join([story.global_caption, *(shot.caption for shot in story.shots)])
     for word, near in pipeline.text.unknown_words(text):
         mean = f", did you mean {' or '.join(near)}?" if near else ""
         print(f"shotstream: the model does not know the word {word!r}{mean}", file=sys.stderr)
-
-
-def _report(session, frames: int, load_seconds: float) -> dict:
-    import torch
-
-    shots = [
-        {
-            "caption": told.shot.caption,
-            "seed": told.shot.seed,
-            "frames": told.footage.length,
-            "seconds": round(told.seconds, 4),
-            "first_frame_seconds": round(told.first_frame_seconds, 4),
-            "fps": round(told.footage.length / told.seconds, 2),
-        }
-        for told in session.shots
-    ]
-    made = sum(shot["frames"] for shot in shots)
-    seconds = sum(shot["seconds"] for shot in shots)
-    from shotstream_lite.story import story_json
-
-    return {
-        "preset": session.pipeline.name,
-        "frames": frames,
-        "fps": round(made / seconds, 2) if seconds else 0.0,
-        "first_frame_seconds": shots[0]["first_frame_seconds"] if shots else 0.0,
-        "load_seconds": round(load_seconds, 2),
-        "shots": shots,
-        "story": json.loads(story_json(session.story)) if shots else None,
-        "device": str(session.pipeline.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not path.parent.is_dir():
-        raise StoryError(f"{path}: cannot be written there: name a file in a folder that exists")
 
 
 if __name__ == "__main__":

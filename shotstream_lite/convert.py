@@ -47,12 +47,14 @@ def read_checkpoint(path: Path | str) -> dict:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
+        raise CheckpointError(f"{path}: no such file: check the name") from None
     except UnpicklingError:
-        raise CheckpointError(f"{path}: cannot be read (damaged, or it holds more than weights)") from None
+        raise CheckpointError(
+            f"{path}: cannot be read (damaged, or it holds more than weights): fetch it again"
+        ) from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be read ({reason})") from error
+        raise CheckpointError(f"{path}: cannot be read ({reason}): fetch the file again") from error
 
 
 def state_dict_of(checkpoint: Mapping) -> dict[str, Tensor]:

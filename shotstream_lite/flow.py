@@ -36,15 +36,18 @@ class SigmaTable:
     """The 1000 training noise levels: sigma, timestep and loss weight by row, and the look-up by timestep.
 
     Rows fall from sigma 1; there is no row for 0, so timestep 0 finds the last one (.00794 at shift 8).
-    The weights, of mean 1, are the bell around timestep 500 of the released teacher training.
+    The weights, of mean 1, are the bell around timestep 500 of the released teacher training. It is 0 at both ends: a
+    model that still has to learn what captions mean learns it at the noisy end, and takes them all alike (`bell=False`).
     """
 
-    def __init__(self, shift: float = 8.0) -> None:
+    def __init__(self, shift: float = 8.0, bell: bool = True) -> None:
         self.sigmas = euler_sigmas(TIMESTEPS, shift)[:-1]
         self.timesteps = self.sigmas * TIMESTEPS
-        bell = torch.exp(-2 * ((self.timesteps - TIMESTEPS / 2) / TIMESTEPS) ** 2)
-        bell = bell - bell.min()
-        self.weights = bell * (TIMESTEPS / bell.sum())
+        curve = torch.ones_like(self.sigmas)
+        if bell:
+            curve = torch.exp(-2 * ((self.timesteps - TIMESTEPS / 2) / TIMESTEPS) ** 2)
+            curve = curve - curve.min()
+        self.weights = curve * (TIMESTEPS / curve.sum())
 
     def nearest(self, timestep: Tensor) -> Tensor:
         """The row whose timestep is nearest, for `timestep` (0..1000) of any shape."""

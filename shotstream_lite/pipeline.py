@@ -6,7 +6,7 @@ and only then the clean pass writes the local cache for the next chunk.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,20 +104,25 @@ class ShotStreamPipeline:
 
         Yields:
             uint8 [f, height, width, 3] as soon as they are known: 1 frame, 8 more of the first chunk, then 12 a chunk.
+
+        Raises:
+            CodecError: a length or a size that does not fit; at once, before a frame is asked for.
         """
         settings = settings or self.settings
         self.check(settings)
-        return self._stream(captions, past, seed, latent_frames(frames or settings.shot_frames), settings)
+        length = latent_frames(settings.shot_frames if frames is None else frames)
+        return self.decoded(self.latents(captions, past, seed, length, settings))
 
     @torch.inference_mode()
-    def _stream(
+    def latents(
         self,
         captions: Sequence[str],
         past: Sequence[Footage],
         seed: int,
-        latents: int,
+        length: int,
         settings: StreamSettings,
-    ) -> Iterator[np.ndarray]:
+    ) -> Iterator[Tensor]:
+        """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
         context = self.context(past, settings)
         # Only what is read is encoded: the captions of the remembered shots and of this one.
         used = sorted({*context.shot_ids, context.shot_id}) if past else [len(captions) - 1]
@@ -128,56 +133,63 @@ class ShotStreamPipeline:
             context.shot_ids,
             context.shot_id,
             self.text([captions[i] for i in used])[None],
-            latents,
+            length,
             caption_ids=reads,
             budget=settings.budget,
             phase=settings.phase,
         )
         generator = torch.Generator().manual_seed(seed)
-        decoder = self.codec.stream()
-        first = True
-        for chunk in rollout(
+        yield from rollout(
             self.transformer,
             cache,
-            lambda shape: torch.randn(shape, generator=generator).to(self.device, context.latents.dtype),
+            lambda shape: torch.randn(shape, generator=generator).to(self.device, self.transformer.dtype),
             few_step(settings.steps, settings.shift),
-            chunk_sizes(latents, settings.chunk),
-        ):
-            # The very first latent is one frame, cheap to decode: it leaves before the rest of its chunk.
-            for part in chunk.split([1, chunk.shape[2] - 1], dim=2) if first and chunk.shape[2] > 1 else [chunk]:
-                yield to_frames(decoder.decode(part)[0].transpose(0, 1)).cpu().numpy()
-            first = False
+            chunk_sizes(length, settings.chunk),
+        )
+
+    @torch.inference_mode()
+    def decoded(self, chunks: Iterable[Tensor]) -> Iterator[np.ndarray]:
+        """The frames of a shot's latents, uint8 [f, height, width, 3], as their chunks come."""
+        decoder = self.codec.stream()
+        # The very first latent is one frame, cheap to decode: it leaves before the rest of its chunk.
+        lead = 1
+        for chunk in chunks:
+            for part in chunk.tensor_split([lead], dim=2):
+                if part.shape[2]:
+                    yield to_frames(decoder.decode(part)[0].transpose(0, 1)).cpu().numpy()
+            lead = 0
 
     @torch.inference_mode()
     def context(self, past: Sequence[Footage], settings: StreamSettings) -> Context:
-        """The frames sparse history sampling picks (paper sec. 4.1), each encoded alone, in one batch, and once only.
+        """The frames sparse history sampling picks (paper sec. 4.1), each encoded alone and once only.
 
         Before the first shot the released model sees zero latents of shot 0, and itself is shot 1.
         """
         if not past:
-            height, width = self.codec.latent_size(settings.height, settings.width)
-            zeros = torch.zeros(1, self.codec.channels, settings.budget, height, width, device=self.device)
-            return Context(zeros.to(self.transformer.dtype), (0,) * settings.budget, 1)
+            return Context(self._blank(settings.budget, settings), (0,) * settings.budget, 1)
         picked = select([footage.length for footage in past], settings.budget, settings.policy)
-        latents = self._encode([(past[shot], frame) for shot, frame in picked], settings)
-        return Context(latents, tuple(shot for shot, _ in picked), len(past))
-
-    def _encode(self, stills: list[tuple[Footage, int]], settings: StreamSettings) -> Tensor:
-        """Latents [1, C, n, h, w] of single frames, remembered from shot to shot."""
-        new = [still for still in dict.fromkeys(stills) if still not in self._remembered]
-        if new:
-            pixels = np.concatenate([footage.frames(frame, 1) for footage, frame in new])
-            encoded = self.codec.encode_frames(to_pixels(torch.from_numpy(pixels.copy())).to(self.device))
-            self._remembered.update(zip(new, encoded, strict=True))
-        for still in stills:
-            self._remembered.move_to_end(still)
-        latents = [self._remembered[still] for still in stills]
-        while len(self._remembered) > max(REMEMBERED, len(stills)):
+        latents = [self._still(past[shot], frame) for shot, frame in picked]
+        while len(self._remembered) > max(REMEMBERED, len(picked)):
             self._remembered.popitem(last=False)
-        if not latents:
-            height, width = self.codec.latent_size(settings.height, settings.width)
-            return torch.zeros(1, self.codec.channels, 0, height, width, device=self.device)
-        return torch.stack(latents, dim=1)[None].to(self.transformer.dtype)
+        stacked = torch.stack(latents, dim=1)[None] if latents else self._blank(0, settings)
+        return Context(stacked, tuple(shot for shot, _ in picked), len(past))
+
+    def _blank(self, count: int, settings: StreamSettings) -> Tensor:
+        size = self.codec.latent_size(settings.height, settings.width)
+        return torch.zeros(1, self.codec.channels, count, *size, device=self.device, dtype=self.transformer.dtype)
+
+    def _still(self, footage: Footage, frame: int) -> Tensor:
+        """The latent [C, h, w] of one frame, remembered from shot to shot.
+
+        Never encoded together with others: the last bits of a batch depend on its size, and after a retake the frames
+        that are new are others than when the saved story is told again.
+        """
+        key = (footage, frame)
+        if key not in self._remembered:
+            pixels = to_pixels(torch.from_numpy(footage.frames(frame, 1).copy()))
+            self._remembered[key] = self.codec.encode_frames(pixels)[0].to(self.device, self.transformer.dtype)
+        self._remembered.move_to_end(key)
+        return self._remembered[key]
 
 
 def chunk_sizes(latents: int, chunk: int) -> list[int]:

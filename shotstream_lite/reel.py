@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ class Reel:
     """All footage of one session in one temporary file, which goes when the last piece of footage does."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the reel
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the reel lives)  # noqa: SIM115, lives as long as the reel
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
 
     def append(self, frames: np.ndarray) -> "Footage":

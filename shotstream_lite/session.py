@@ -3,7 +3,7 @@
 import copy
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage, Reel
 from shotstream_lite.story import Shot, Story, StoryError, captions, check_shot, load_story, save_story
 
@@ -31,11 +30,11 @@ class StorySession:
 
     Args:
         global_caption: what holds for the whole story.
-        seed: where the seeds of shots without one are drawn from; None for a story nobody has seen yet.
+        seed: where the seeds of shots without one come from; None for a story nobody has seen yet.
         settings: changes of the pipeline's settings by name, saved with the story.
 
     Raises:
-        StoryError: a caption, seed or setting that is no good.
+        StoryError: a caption, seed or setting that is no good. CodecError: a size that does not fit the model.
     """
 
     def __init__(
@@ -43,16 +42,15 @@ class StorySession:
         pipeline: ShotStreamPipeline,
         global_caption: str,
         seed: int | None = None,
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.settings = pipeline.settings.changed(settings or {})
         pipeline.check(self.settings)
-        self.seed = random.randrange(2**32) if seed is None else seed
+        self.seed = random.getrandbits(32) if seed is None else seed
         self._plan = Story(global_caption, seed=self.seed)
-        self._seeds = random.Random(self.seed)
         self._reel = Reel()
-        self.shots: list[ToldShot] = []
+        self.shots: tuple[ToldShot, ...] = ()
         self.script: tuple[Shot, ...] = ()  # shots still to be told by `tell`
 
     @property
@@ -64,21 +62,23 @@ class StorySession:
     def next_shot(self, caption: str, frames: int | None = None, seed: int | None = None) -> Iterator[np.ndarray]:
         """Tells one more shot.
 
-        The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story
-        when the iterator is through; one that is left early leaves no trace.
+        The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story when
+        the iterator is through; one that is left early leaves no trace.
 
         Args:
             frames: pixel frames, 4k+1; None for the settings' usual length.
-            seed: None for the next of the session's own.
+            seed: None for the one that follows the last shot's.
 
         Yields:
             uint8 [f, height, width, 3], see `ShotStreamPipeline.shot`.
 
         Raises:
-            StoryError: a caption, length or seed that is no good, or a caption too long for the model.
+            StoryError: a caption, length or seed that is no good, or a caption too long for the model; while frames
+                are made, if the session's shots were changed meanwhile.
         """
-        seed = self._seeds.randrange(2**32) if seed is None else seed
-        return self._tell(tuple(self.shots), Shot(caption, frames or self.settings.shot_frames, seed))
+        frames = self.settings.shot_frames if frames is None else frames
+        before = self.shots[-1].shot.seed if self.shots else self.seed
+        return self._tell(self.shots, Shot(caption, frames, _following(before) if seed is None else seed))
 
     def retake(
         self,
@@ -90,27 +90,30 @@ class StorySession:
         """Tells shot `number` (from 1; None for the last) once more, with another seed, caption or length.
 
         Earlier shots stay as they are. The old take and all later shots, which remembered it, go when the new one is
-        through.
+        through. Yields and raises as `next_shot`.
         """
         number = len(self.shots) if number is None else number
         if not 1 <= number <= len(self.shots):
             raise StoryError(f"there is no shot {number} to take again: the story has {len(self.shots)}")
         old = self.shots[number - 1].shot
-        seed = self._seeds.randrange(2**32) if seed is None else seed
-        return self._tell(tuple(self.shots[: number - 1]), Shot(caption or old.caption, frames or old.frames, seed))
+        wishes = {"caption": caption, "frames": frames, "seed": _following(old.seed) if seed is None else seed}
+        shot = replace(old, **{name: value for name, value in wishes.items() if value is not None})
+        return self._tell(self.shots[: number - 1], shot)
 
     def undo(self) -> ToldShot:
         """Takes the last shot back and returns it. Raises StoryError when there is none."""
         if not self.shots:
             raise StoryError("there is nothing to undo: the story has no shots")
-        return self.shots.pop()
+        *rest, last = self.shots
+        self.shots = tuple(rest)
+        return last
 
     def branch(self) -> "StorySession":
-        """A second version of the story from here on: shares the shots told so far and nothing after."""
-        other = copy.copy(self)
-        other.shots = list(self.shots)
-        other._seeds = random.Random(self._seeds.randrange(2**32))
-        return other
+        """A second version of the story from here on: shares the shots told so far and nothing after.
+
+        The same caption gives the same next shot in both; ask for another seed, or retake, to see another.
+        """
+        return copy.copy(self)
 
     def film(self) -> np.ndarray:
         """All frames told so far, uint8 [frames, height, width, 3]."""
@@ -129,7 +132,7 @@ class StorySession:
     @classmethod
     def of(cls, pipeline: ShotStreamPipeline, story: Story) -> "StorySession":
         """A session about to tell a written story. Every caption is checked now, before the first frame is made."""
-        session = cls(pipeline, story.global_caption, story.seed, dict(story.settings))
+        session = cls(pipeline, story.global_caption, story.seed, story.settings)
         pipeline.text.check(captions(story, len(story.shots) - 1))
         session.script = story.shots
         return session
@@ -143,22 +146,29 @@ class StorySession:
 
     def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Iterator[np.ndarray]:
         check_shot(shot, f"shot{len(past) + 1}")
-        plan = replace(self._plan, shots=(*(told.shot for told in past), shot))
-        lines = captions(plan, len(past))
-        self.pipeline.text.check(lines[-1:])
-        return self._record(past, shot, lines, self.settings)
+        lines = captions(replace(self._plan, shots=(*(told.shot for told in past), shot)), len(past))
+        self.pipeline.text.check(lines[-1:], first=len(lines))
+        footage = [told.footage for told in past]
+        made = self.pipeline.shot(lines, footage, seed=shot.seed, frames=shot.frames, settings=self.settings)
+        return self._record(self.shots, past, shot, made)
 
     def _record(
-        self, past: tuple[ToldShot, ...], shot: Shot, lines: list[str], settings: StreamSettings
+        self, told: tuple[ToldShot, ...], past: tuple[ToldShot, ...], shot: Shot, made: Iterator[np.ndarray]
     ) -> Iterator[np.ndarray]:
-        began = time.perf_counter()
         pieces: list[np.ndarray] = []
-        busy = first = 0.0
-        footage = [told.footage for told in past]
-        for frames in self.pipeline.shot(lines, footage, seed=shot.seed, frames=shot.frames, settings=settings):
+        first = busy = 0.0
+        began = time.perf_counter()
+        for frames in made:
             busy += time.perf_counter() - began
             first = first or busy
             pieces.append(frames)
             yield frames
+            if self.shots is not told:
+                raise StoryError("the story's shots changed while this one was made: ask for it again")
             began = time.perf_counter()  # what the listener does with the frames is not our time
-        self.shots = [*past, ToldShot(shot, self._reel.append(np.concatenate(pieces)), first, busy)]
+        self.shots = (*past, ToldShot(shot, self._reel.append(np.concatenate(pieces)), first, busy))
+
+
+def _following(seed: int) -> int:
+    """The seed after this one: a session needs no dice of its own, and what is undone or left early leaves no trace."""
+    return random.Random(seed).getrandbits(32)

@@ -23,7 +23,7 @@ MAX_SEED = 2**63 - 1
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
 _OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "settings", "video_path")
-_KINDS = {bool: "true or false", float: "a fraction", str: "a text", list: "a list", dict: "an object"}
+_KINDS = {bool: "true or false", int: "a number", float: "a fraction", str: "a text", list: "a list", dict: "an object"}
 
 
 class StoryError(ValueError):
@@ -43,7 +43,7 @@ class Shot:
 class Story:
     """A global caption (who, where), its shots, and what is needed to tell it again exactly.
 
-    `settings` is kept as written and understood by whoever tells the story (preset, policy, ...).
+    `settings` is kept as written and understood by whoever tells the story (height, policy, ...).
     Raises StoryError when a caption, frame count or seed is no good. A story not yet told has no shots.
     """
 
@@ -160,7 +160,7 @@ def _story_of_keys(data: Mapping[str, Any]) -> Story:
         raise StoryError("global_caption is missing: add it and say who and what the whole story shows")
     settings = data.get("settings", {})
     if not isinstance(settings, dict):
-        raise StoryError(f'settings is {_kind(settings)}: write an object such as {{"preset": "toybox"}}')
+        raise StoryError(f'settings is {_kind(settings)}: write an object such as {{"policy": "dynamic"}}')
     frames = [data["frames"]] * count if _is_whole(data.get("frames")) else _per_shot(data, "frames", count)
     seeds = _per_shot(data, "seeds", count)
     told = tuple(Shot(data[f"shot{i + 1}"], frames[i], seeds[i]) for i in range(count))

@@ -95,10 +95,10 @@ class CaptionEncoder:
         """Embeddings [n, length, dim] of n captions. Raises StoryError as `encode_captions` does."""
         return torch.cat([self._one(caption) for caption in captions])
 
-    def check(self, captions: Sequence[str]) -> None:
-        """Raises StoryError if a story's captions, in order, do not fit; ask before the work starts."""
+    def check(self, captions: Sequence[str], first: int = 1) -> None:
+        """Raises StoryError if a story's captions, from shot `first` on, do not fit; ask before the work starts."""
         if not self.truncate:
-            for number, caption in enumerate(captions, start=1):
+            for number, caption in enumerate(captions, start=first):
                 check_length(self.tokenizer, caption, self.length, f"global_caption with shot{number}")
 
     def unknown_words(self, caption: str) -> list[tuple[str, list[str]]]:

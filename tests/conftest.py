@@ -1,4 +1,4 @@
-"""What the tests of the mathematics share: a tiny random model, random shots, and the recorded numbers."""
+"""What the tests share: a tiny random model, random shots, the recorded numbers, and a small random model folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.presets import StreamSettings, save_settings
+from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
+from shotstream_lite.training import base, codec
 from shotstream_lite.transformer import ShotStreamTransformer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,3 +99,46 @@ def close(ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> None:
     assert ours.shape == reference.shape
     error = (ours - reference).abs().max() / reference.abs().max()
     assert error <= tolerance, f"relative error {error:.1e}"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """The toybox before any training, in diffusers' Wan format: 32 x 48 pixels, 13 frames a shot."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    build_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
+    codec.build_codec().save_pretrained(folder / "vae")
+    base.build_transformer().save_pretrained(folder / "transformer")
+    save_settings(StreamSettings(height=32, width=48, shot_frames=13), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(model_folder) -> ShotStreamPipeline:
+    return ShotStreamPipeline.from_pretrained(model_folder)
+
+
+@pytest.fixture
+def pipeline(loaded) -> ShotStreamPipeline:
+    """The random model with nothing remembered."""
+    text = type(loaded.text)(loaded.text.text_encoder, loaded.text.tokenizer, loaded.text.length)
+    return ShotStreamPipeline(loaded.transformer, loaded.codec, text, loaded.settings)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """`calls(thing, "method")` is the list of positional arguments that method will have been called with."""
+
+    def watch(thing: object, method: str) -> list[tuple]:
+        seen, original = [], getattr(thing, method)
+
+        def watched(*args, **options):
+            seen.append(args)
+            return original(*args, **options)
+
+        monkeypatch.setattr(thing, method, watched)
+        return seen
+
+    return watch

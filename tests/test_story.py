@@ -98,7 +98,7 @@ def test_one_frame_count_may_stand_for_all_shots():
         (told(seeds="7"), "seeds is a text", "for each"),
         (told(seeds=[1, -1]), "seed of shot2 is -1", "from 0"),
         (told(seed=2**63), "seed is 9223372036854775808", "leave it out"),
-        (told(settings=3), "settings is", '{"preset": "toybox"}'),
+        (told(settings=3), "settings is", '{"policy": "dynamic"}'),
         ("[]", "holds a list", "write an object"),
         ("{}", "shot1 is missing", "add it"),
         ("", "line 1, column 1", "mend the file there"),

@@ -43,11 +43,11 @@ def read(folder: Path, name: str) -> Any:
     try:
         return json.loads(path.read_text()) if path.suffix == ".json" else convert.read_checkpoint(path)
     except FileNotFoundError:
-        raise ParityError(f"{path}: no such file") from None
+        raise ParityError(f"{path}: no such file: check the folder") from None
     except convert.CheckpointError as error:
         raise ParityError(str(error)) from None
     except (OSError, ValueError) as error:
-        raise ParityError(f"{path}: cannot be read ({error})") from error
+        raise ParityError(f"{path}: cannot be read ({error}): copy the folder again") from error
 
 
 class Case:

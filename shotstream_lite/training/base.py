@@ -51,7 +51,7 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
     text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
     parameters = [*transformer.parameters(), *text_encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
-    table = SigmaTable(config.shift)
+    table = SigmaTable(config.shift, bell=False)
 
     def train_step(step: int) -> dict[str, float]:
         generator = step_generator(config.seed, step)

@@ -6,6 +6,7 @@ the last temporal tap, three times cheaper; when clips begin, the other taps sta
 repeated.
 """
 
+import math
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,13 +82,17 @@ def codec_loss(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator
     else:
         posterior = vae.encode(pixels).latent_dist
         decoded = decode_unclamped(vae, _sample(posterior, generator))
+    divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    error, psnr = reconstruction(decoded, pixels)
+    return error + kl * divergence, {"psnr_frame" if single else "psnr_clip": psnr, "kl": divergence.item()}
+
+
+def reconstruction(decoded: Tensor, pixels: Tensor) -> tuple[Tensor, float]:
+    """Squared error plus the absolute error of pixels and of their neighbours' differences; and the PSNR in dB."""
     error = decoded - pixels
     square = error.square().mean()
     edges = error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-    loss = 4 * square + 0.2 * edges + kl * divergence
-    name = "psnr_frame" if single else "psnr_clip"
-    return loss, {name: -10 * torch.log10(square.detach() / 4).item(), "kl": divergence.item()}
+    return 4 * square + 0.2 * edges, -10 * math.log10(square.item() / 4)
 
 
 def decode_unclamped(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
@@ -146,7 +151,7 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
             start_clips(vae)
             optimizer.state.clear()
         generator = step_generator(config.seed, step)
-        pixels = _draw_clips(pool, step, config, generator)
+        pixels = draw_clips(pool, generator, 1 if step < config.frame_steps else None)
         loss, metrics = codec_loss(vae, pixels, generator, config.kl)
         descend(optimizer, loss, _rate(step, config))
         return metrics
@@ -184,9 +189,9 @@ def _sample(posterior: DiagonalGaussianDistribution, generator: torch.Generator)
     return posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
 
 
-def _draw_clips(pool: np.ndarray, step: int, config: CodecConfig, generator: torch.Generator) -> Tensor:
-    length = 1
-    if step >= config.frame_steps:
+def draw_clips(pool: np.ndarray, generator: torch.Generator, length: int | None = None) -> Tensor:
+    """A batch of clips [batch, 3, frames, H, W] from a pool of shots, of a `length` or of any in BATCHES."""
+    if length is None:
         length = list(BATCHES)[int(torch.randint(len(BATCHES), (1,), generator=generator))]
     clips = []
     for _ in range(BATCHES[length]):

@@ -20,6 +20,7 @@ from shotstream_lite.toybox.dataset import TRAIN_SEED, encode_stories, load_film
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.codec import CodecConfig, train_codec
+from shotstream_lite.training.decoder import DecoderConfig, train_decoder
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.probe import ProbeConfig, train_probe
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
@@ -49,6 +50,7 @@ Stage = (
     | Annotated[TeacherConfig, tyro.conf.subcommand("teacher")]
     | Annotated[CausalInitConfig, tyro.conf.subcommand("causal-init")]
     | Annotated[IntraShotConfig, tyro.conf.subcommand("intra-shot")]
+    | Annotated[DecoderConfig, tyro.conf.subcommand("decoder")]
     | Annotated[ProbeConfig, tyro.conf.subcommand("probe")]
     | Annotated[ShipConfig, tyro.conf.subcommand("ship")]
 )
@@ -75,6 +77,8 @@ def run(config: Stage) -> None:
         train_causal_init(config, config.out, load_films(films))
     elif isinstance(config, IntraShotConfig):
         train_intra_shot(config, config.out, load_films(films))
+    elif isinstance(config, DecoderConfig):
+        train_decoder(config)
     elif isinstance(config, ProbeConfig):
         print(json.dumps(train_probe(config), indent=2))
     else:

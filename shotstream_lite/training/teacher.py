@@ -71,7 +71,7 @@ def train_teacher(config: TeacherConfig, model: Path, films: LatentFilms) -> Non
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
-    table = SigmaTable(config.shift)
+    table = SigmaTable(config.shift, bell=False)
 
     def train_step(step: int) -> dict[str, float]:
         generator = step_generator(config.seed, step)

@@ -1,0 +1,38 @@
+"""Makes the README's pictures: `python demos/pictures.py`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from shotstream_lite.film import write_strip
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.session import StorySession
+from shotstream_lite.story import load_story
+from shotstream_lite.toybox.dataset import story_of
+from shotstream_lite.toybox.renderer import render
+
+HERE = Path(__file__).parent
+PICTURES = HERE / "pictures"
+
+
+def world(rows: int = 4, columns: int = 4) -> None:
+    """Shots of the miniature world as the renderer draws it: a story a row, a frame a shot."""
+    stories = [story_of(seed, columns) for seed in range(3, 3 + rows)]
+    shots = [np.concatenate([render(s, take)[16:17] for take in s.takes]) for s in stories]
+    write_strip(shots, PICTURES / "world.png", columns=columns, scale=2)
+
+
+def film() -> None:
+    """A story as the student tells it: a shot a row, time to the right."""
+    session = StorySession.of(
+        ShotStreamPipeline.from_pretrained("toybox"), load_story(HERE / "stories" / "seaside_friends.json")
+    )
+    for _ in session.tell():
+        pass
+    write_strip([told.footage.frames() for told in session.shots], PICTURES / "film.png", columns=6, scale=2)
+
+
+if __name__ == "__main__":
+    PICTURES.mkdir(exist_ok=True)
+    world()
+    film()

@@ -1,0 +1,246 @@
+"""A story being told: what may be changed, what stays as it was, and that a saved story is the same film again."""
+
+import hashlib
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from shotstream_lite.codec import CodecError
+from shotstream_lite.session import StorySession
+from shotstream_lite.story import Shot, Story, StoryError, load_story
+
+GLOBAL = "A story about a red ball and a blue box, by the sea."
+LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.", "Medium shot: the red ball spins.")
+
+
+def told(pipeline, shots: int = 3, **options) -> StorySession:
+    session = StorySession(pipeline, GLOBAL, **({"seed": 0} | options))
+    for line in LINES[:shots]:
+        run(session.next_shot(line, frames=5))
+    return session
+
+
+def run(pieces) -> np.ndarray:
+    return np.concatenate(list(pieces))
+
+
+def hashes(session: StorySession) -> list[str]:
+    """One a frame."""
+    return [hashlib.sha256(frame).hexdigest() for frame in session.film()]
+
+
+def replayed(pipeline, session: StorySession, path) -> StorySession:
+    """Saved, loaded and told again on a pipeline that remembers nothing."""
+    session.save(path)
+    pipeline._remembered.clear()
+    pipeline.text._known.clear()
+    again = StorySession.load(pipeline, path)
+    run(again.tell())
+    return again
+
+
+def test_the_same_seed_is_the_same_film_another_seed_another(pipeline):
+    assert hashes(told(pipeline)) == hashes(told(pipeline))
+    assert not set(hashes(told(pipeline))) & set(hashes(told(pipeline, seed=1)))
+
+
+def test_a_story_without_a_seed_is_a_new_one_each_time(pipeline):
+    assert StorySession(pipeline, GLOBAL).seed != StorySession(pipeline, GLOBAL).seed
+
+
+def test_what_is_streamed_is_what_is_kept(pipeline):
+    session = StorySession(pipeline, GLOBAL, seed=0)
+    streamed = [run(session.next_shot(line)) for line in LINES]
+    assert np.array_equal(session.film(), np.concatenate(streamed))
+    assert [shot.footage.length for shot in session.shots] == [13, 13, 13]
+    assert all(0 < shot.first_frame_seconds < shot.seconds for shot in session.shots)
+
+
+def test_a_saved_story_replays_frame_by_frame(pipeline, tmp_path):
+    session = told(pipeline)
+    again = replayed(pipeline, session, tmp_path / "story.json")
+    assert hashes(again) == hashes(session) and again.story == session.story
+    run(session.next_shot(LINES[0])), run(again.next_shot(LINES[0]))
+    assert hashes(again) == hashes(session)  # and goes on alike
+
+
+def test_retakes_branches_and_undone_shots_replay(pipeline, tmp_path):
+    """A retake changes which context frames are new when; the numbers must not depend on that."""
+    session = told(pipeline)
+    run(session.retake(2, frames=9))
+    run(session.next_shot(LINES[2], frames=5))
+    session.undo()
+    branch = session.branch()
+    run(session.next_shot(LINES[2], seed=9))
+    run(branch.next_shot(LINES[0]))
+    run(branch.retake(1))
+    run(branch.next_shot(LINES[1], frames=1))
+    run(branch.next_shot(LINES[2], frames=5))
+    for version in (session, branch):
+        assert hashes(replayed(pipeline, version, tmp_path / "story.json")) == hashes(version)
+
+
+def test_changed_settings_replay(pipeline, tmp_path):
+    changes = {"height": 48, "policy": "first-last", "steps": [1000, 500], "phase": 0.5, "shot_frames": 9}
+    session = StorySession(pipeline, GLOBAL, settings=changes)
+    for line in LINES:
+        run(session.next_shot(line))
+    assert session.film().shape == (27, 48, 48, 3)
+    assert session.story.settings == changes
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+
+
+def test_the_saved_story_says_everything(pipeline, tmp_path):
+    session = told(pipeline, 2)
+    session.save(tmp_path / "story.json")
+    story = load_story(tmp_path / "story.json")
+    assert story == session.story
+    assert [shot.caption for shot in story.shots] == list(LINES[:2])
+    assert all(shot.frames == 5 and shot.seed is not None for shot in story.shots)
+
+
+def test_a_retake_keeps_the_shots_before_and_drops_those_after(pipeline):
+    session = told(pipeline)
+    before, shots = hashes(session), session.shots
+    run(session.retake(2))
+    assert session.shots[0] is shots[0] and len(session.shots) == 2
+    assert hashes(session)[:5] == before[:5] and not set(hashes(session)[5:]) & set(before)
+    assert session.shots[1].shot.caption == LINES[1] and session.shots[1].shot.seed != shots[1].shot.seed
+
+
+def test_a_retake_with_the_old_seed_is_the_old_take(pipeline):
+    session = told(pipeline)
+    before = hashes(session)
+    run(session.retake(seed=session.shots[-1].shot.seed))
+    assert hashes(session) == before
+    run(session.retake(caption=LINES[0], frames=9))
+    assert session.shots[-1].shot.caption == LINES[0] and session.shots[-1].footage.length == 9
+
+
+def test_retake_after_retake_is_new(pipeline):
+    session = told(pipeline, 1)
+    takes = {run(session.retake()).tobytes() for _ in range(4)}
+    assert len(takes) == 4
+
+
+def test_undo_takes_the_last_shot_back(pipeline):
+    session, two = told(pipeline), told(pipeline, 2)
+    last = session.undo()
+    assert last.shot.caption == LINES[2] and hashes(session) == hashes(two)
+    run(session.next_shot(LINES[2], frames=5))
+    assert hashes(session) == hashes(told(pipeline))  # the same caption is the same shot again
+    for _ in range(3):
+        session.undo()
+    with pytest.raises(StoryError, match="nothing to undo"):
+        session.undo()
+    assert session.film().shape == (0, 32, 48, 3)
+
+
+def test_branches_share_the_past_and_nothing_else(pipeline):
+    session = told(pipeline, 2)
+    past, branch = hashes(session), session.branch()
+    run(session.next_shot(LINES[0], frames=5))
+    assert hashes(branch) == past
+    run(branch.retake(2, caption=LINES[2]))
+    run(branch.next_shot(LINES[1], frames=5))
+    assert hashes(session)[:10] == past and hashes(branch)[:5] == past[:5]
+    assert not set(hashes(session)[5:]) & set(hashes(branch)[5:])
+    assert session.shots[0] is branch.shots[0]
+
+
+def test_branches_may_be_told_at_the_same_time(pipeline):
+    session = told(pipeline, 1)
+    branch, third = session.branch(), session.branch()
+    pairs = list(zip(session.next_shot(LINES[1]), branch.next_shot(LINES[2]), strict=True))
+    assert len(pairs) == 3 and len(session.shots) == len(branch.shots) == 2
+    run(third.next_shot(LINES[2]))
+    assert hashes(third) == hashes(branch)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2])
+def test_an_abandoned_shot_leaves_no_trace(pipeline, pieces):
+    session = told(pipeline, 2)
+    for abandoned in (session.next_shot(LINES[0]), session.retake(1)):
+        list(islice(abandoned, pieces))
+        abandoned.close()
+    run(session.next_shot(LINES[2], frames=5))
+    assert hashes(session) == hashes(told(pipeline))
+
+
+def test_a_refused_shot_leaves_no_trace(pipeline):
+    session = told(pipeline, 2)
+    for bad in ({"caption": ""}, {"caption": "red " * 80}, {"frames": 4}, {"seed": -1}):
+        with pytest.raises(StoryError):
+            session.next_shot(**{"caption": LINES[0], **bad})
+        with pytest.raises(StoryError):
+            session.retake(**bad)
+    run(session.next_shot(LINES[2], frames=5))
+    assert hashes(session) == hashes(told(pipeline))
+
+
+def test_a_shot_does_not_swallow_what_happened_meanwhile(pipeline):
+    session = told(pipeline, 2)
+    late = session.next_shot(LINES[2])
+    next(late)
+    session.undo()
+    with pytest.raises(StoryError, match="ask for it again"):
+        run(late)
+    assert len(session.shots) == 1
+
+
+def test_tell_goes_through_the_script_and_on_after_a_stop(pipeline):
+    shots = [Shot(LINES[0], 5), Shot(LINES[1], seed=7), Shot(LINES[2], 9)]
+    whole = StorySession.of(pipeline, Story(GLOBAL, shots, seed=3))
+    run(whole.tell())
+    assert not whole.script and [told.footage.length for told in whole.shots] == [5, 13, 9]
+    assert whole.shots[1].shot.seed == 7
+    stopped = StorySession.of(pipeline, Story(GLOBAL, shots, seed=3))
+    pieces = stopped.tell()
+    list(islice(pieces, 4))  # in the middle of shot 2
+    pieces.close()
+    assert len(stopped.shots) == 1 and len(stopped.script) == 2
+    run(stopped.tell())
+    assert hashes(stopped) == hashes(whole)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda s: s.next_shot(" "), "shot3 is empty"),
+        (lambda s: s.next_shot(3), "shot3 is a number: write a text"),
+        (lambda s: s.next_shot("A ball.", frames=0), "frames of shot3 is 0"),
+        (lambda s: s.next_shot("A ball.", frames=6), "frames of shot3 is 6, .*write 5 or 9"),
+        (lambda s: s.next_shot("A ball.", seed=-1), "seed of shot3 is -1"),
+        (lambda s: s.next_shot("red " * 80), "global_caption with shot3 has .* tokens, the model reads 64"),
+        (lambda s: s.retake(0), "there is no shot 0"),
+        (lambda s: s.retake(3), "there is no shot 3"),
+        (lambda s: s.retake(caption=""), "shot2 is empty"),
+        (lambda s: s.retake(1, frames=0), "frames of shot1 is 0"),
+    ],
+)
+def test_bad_wishes_are_refused_before_work_starts(pipeline, call, words):
+    with pytest.raises(StoryError, match=words):
+        call(told(pipeline, 2))
+
+
+def test_nothing_to_save_or_retake_yet(pipeline, tmp_path):
+    session = StorySession(pipeline, GLOBAL)
+    with pytest.raises(StoryError, match="no shots"):
+        session.save(tmp_path / "story.json")
+    with pytest.raises(StoryError, match="there is no shot 0"):
+        session.retake()
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_stories_are_refused_before_work_starts(pipeline):
+    with pytest.raises(StoryError, match="global_caption with shot2 has .* tokens"):
+        StorySession.of(pipeline, Story(GLOBAL, [Shot(LINES[0]), Shot("red " * 80)]))
+    with pytest.raises(StoryError, match="settings: 'hight' is unknown"):
+        StorySession(pipeline, GLOBAL, settings={"hight": 32})
+    with pytest.raises(CodecError, match="width is 50"):
+        StorySession(pipeline, GLOBAL, settings={"width": 50})
+    with pytest.raises(StoryError, match="seed is a text"):
+        StorySession(pipeline, GLOBAL, seed="7")
+    with pytest.raises(StoryError, match="global_caption is empty"):
+        StorySession(pipeline, "")
