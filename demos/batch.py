@@ -22,7 +22,14 @@ from shotstream_lite.story import Story, StoryError, load_stories
 def main(
     stories: tyro.conf.Positional[Path], films: tyro.conf.Positional[Path], preset: str = "toybox", seed: int = 0
 ) -> int:
-    """Returns 2 if a story was no good; the others are told all the same."""
+    """Tells stories into a folder of films, skipping those that are there; exit code 2 if one was no good.
+
+    Args:
+        stories: folder of story files, or a CSV table of them
+        films: folder for the films
+        preset: model, a preset or a folder that holds one
+        seed: of stories that have none
+    """
     pipeline = ShotStreamPipeline.from_pretrained(preset)
     films.mkdir(parents=True, exist_ok=True)
     bad = False

@@ -1,5 +1,6 @@
 """The `shotstream` command. What a subcommand needs is imported when it runs, so that complaints come at once."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ class Benchmark:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed comparison, 2 for bad input, 130 for Ctrl-C."""
+    # Read when torch comes: threads that spin while they wait crawl as soon as anything else wants their core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     commands = {"tell": Tell, "parity": Parity, "benchmark": Benchmark}
     command = tyro.extras.subcommand_cli_from_dict(
         commands, prog="shotstream", description="Streaming multi-shot video generation.", args=arguments

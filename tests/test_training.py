@@ -108,10 +108,12 @@ def test_all_stages_run_in_their_order_and_leave_a_model(tmp_path):
 
 
 def test_a_stage_learns(tmp_path):
-    """The base model's loss on the shots of one story falls while it sees them again and again."""
-    train_base(BaseConfig(tmp_path, steps=60, batch=4, lr=3e-3), _films(stories=1))
+    """The base model's loss falls while it sees the shots of one story, here of one colour each, again and again."""
+    films = _films(stories=1)
+    films.clips[:] = films.clips.mean((-3, -2, -1), keepdim=True).sign()
+    train_base(BaseConfig(tmp_path, steps=60, batch=4, lr=3e-3), films)
     lines = [json.loads(line)["loss"] for line in (tmp_path / "base.jsonl").read_text().splitlines()]
-    assert lines[-1] < 0.9 * lines[0]
+    assert lines[-1] < 0.8 * lines[0]
 
 
 def test_shipping_halves_and_keeps(tmp_path):

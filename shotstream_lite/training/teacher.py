@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,17 +60,16 @@ class TeacherConfig:
     shift: float = 3.0
     drop_context: float = 0.1  # paper supplement; such a shot is told like a first one
     drop_caption: float = 0.1
+    trained: Literal["self-attention", "all"] = "self-attention"  # paper Table 3, "only 3D attn" or "full parameters"
     seed: int = 1
 
 
 def train_teacher(config: TeacherConfig, model: Path, films: LatentFilms) -> None:
-    """Turns the base model of folder `model` into the next-shot teacher, self-attention alone being trained
-    (paper Table 3, "only 3D attention"); leaves it in `config.out`."""
+    """Turns the base model of folder `model` into the next-shot teacher; leaves it in `config.out`."""
     transformer = load_transformer(model, "base")
     text_encoder, tokenizer = load_text(model)
-    parameters = [p for block in transformer.blocks for p in block.attn1.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    trained = transformer.blocks if config.trained == "all" else [block.attn1 for block in transformer.blocks]
+    parameters = [p.requires_grad_(True) for module in trained for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     table = SigmaTable(config.shift, bell=False)
 
