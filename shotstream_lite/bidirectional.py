@@ -2,6 +2,7 @@
 measured against."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,3 +47,16 @@ class TeacherPipeline(ShotStreamPipeline):
             caption_ids=reads,
             phase=settings.phase,
         )
+
+
+def load_pipeline(name: str | Path = "toybox", weights: str = "student") -> ShotStreamPipeline:
+    """The storyteller that goes with some weights (see `presets.WEIGHTS`): streaming, or whole shots at once.
+
+    Raises CheckpointError as `ShotStreamPipeline.from_pretrained`.
+    """
+    if weights not in ("teacher", "base"):
+        return ShotStreamPipeline.from_pretrained(name, weights)
+    pipeline = TeacherPipeline.from_pretrained(name, weights)
+    if weights == "base":  # plain text-to-video: it never learnt to look back
+        pipeline.settings = pipeline.settings.changed({"budget": 0})
+    return pipeline

@@ -33,7 +33,7 @@ class Tell:
     preset: str = "toybox"
     """Model: a preset, or a folder that holds one."""
     weights: str = "student"
-    """Which of the model's transformers tells the story: student or causal-init."""
+    """Which of the model's transformers tells the story: student, causal-init, teacher or base."""
     seed: int | None = None
     """Draws the noise of all shots; by default the seeds in the story, or 0."""
     frames: int | None = None
@@ -44,6 +44,22 @@ class Tell:
     """Width of the film in pixels, if not what the model was trained on."""
     json: Path | None = None
     """Report to write: seeds, seconds, frames per second, and the story as it can be told again."""
+
+
+@dataclass
+class Evaluate:
+    """Measure films of held-out stories: what was asked, and what was carried across cuts."""
+
+    preset: str = "toybox"
+    """Model: a preset, or a folder that holds one."""
+    weights: tuple[str, ...] = ("student",)
+    """Which of the model's transformers to compare: student, causal-init, teacher, base."""
+    stories: int = 20
+    """Held-out stories."""
+    shots: int = 5
+    """Shots of each."""
+    json: Path | None = None
+    """File for the figures."""
 
 
 @dataclass
@@ -70,12 +86,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns 0, 1 for a failed comparison, 2 for bad input, 130 for Ctrl-C."""
     # Read when torch comes: threads that spin while they wait crawl as soon as anything else wants their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    commands = {"tell": Tell, "parity": Parity, "benchmark": Benchmark}
-    command = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="shotstream", description="Streaming multi-shot video generation.", args=arguments
-    )
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return {Tell: tell, Parity: parity, Benchmark: benchmark}[type(command)](command)
+        if arguments[:1] == ["train"]:  # its stages are many, and come with torch
+            from shotstream_lite.training.recipe import main as train
+
+            return train(arguments[1:])
+        commands = {"tell": Tell, "evaluate": Evaluate, "benchmark": Benchmark, "parity": Parity}
+        about = "Streaming multi-shot video generation. To train it: shotstream train --help"
+        command = tyro.extras.subcommand_cli_from_dict(commands, prog="shotstream", description=about, args=arguments)
+        run = {Tell: tell, Evaluate: evaluate, Benchmark: benchmark, Parity: parity}[type(command)]
+        return run(command)
     except ValueError as error:
         if not _is_complaint(error):
             raise
@@ -97,9 +118,9 @@ def tell(command: Tell) -> int:
     began = time.perf_counter()
     from tqdm import tqdm
 
-    from shotstream_lite.pipeline import ShotStreamPipeline
+    from shotstream_lite.bidirectional import load_pipeline
 
-    pipeline = ShotStreamPipeline.from_pretrained(command.preset, command.weights)
+    pipeline = load_pipeline(command.preset, command.weights)
     session = _open_session(pipeline, story, command)
     loaded = time.perf_counter() - began
     _name_unknown_words(pipeline, story)
@@ -123,6 +144,22 @@ def tell(command: Tell) -> int:
         write_report(report, command.json)
     print(f"{output}: {summary(report, len(story.shots))}")
     return INTERRUPTED if interrupted else 0
+
+
+def evaluate(command: Evaluate) -> int:
+    """Prints the table and writes the figures if asked."""
+    for name in ("stories", "shots"):
+        if getattr(command, name) < 1:
+            raise StoryError(f"--{name} is {getattr(command, name)}: write 1 or more")
+    if command.json:
+        check_report_path(command.json)
+    from shotstream_lite.evaluation.report import run
+
+    figures, table = run(command.preset, command.weights, command.stories, command.shots)
+    print(table)
+    if command.json:
+        write_report(figures, command.json)
+    return 0
 
 
 def parity(command: Parity) -> int:

@@ -37,7 +37,7 @@ class SigmaTable:
 
     Rows fall from sigma 1; there is no row for 0, so timestep 0 finds the last one (.00794 at shift 8).
     The weights, of mean 1, are the bell around timestep 500 of the released teacher training. It is 0 at both ends: a
-    model that still has to learn what captions mean learns it at the noisy end, and takes them all alike (`bell=False`).
+    model that still has to learn what captions mean learns it at the noisy end, and weighs all alike (`bell=False`).
     """
 
     def __init__(self, shift: float = 8.0, bell: bool = True) -> None:

@@ -94,9 +94,9 @@ def test_all_stages_run_in_their_order_and_leave_a_model(tmp_path):
     films = _films()
     build_codec().save_pretrained(tmp_path / "vae")
     train_base(BaseConfig(tmp_path, steps=3, batch=2), films)
-    train_teacher(TeacherConfig(tmp_path, steps=3, batch=2), tmp_path, films)
-    train_causal_init(CausalInitConfig(tmp_path, steps=3, batch=2), tmp_path, films)
-    train_intra_shot(IntraShotConfig(tmp_path, steps=6, batch=1), tmp_path, films)
+    train_teacher(TeacherConfig(tmp_path, steps=3, batch=2), films)
+    train_causal_init(CausalInitConfig(tmp_path, steps=3, batch=2), films)
+    train_intra_shot(IntraShotConfig(tmp_path, steps=6, batch=1), films)
 
     base, teacher, init = (load_transformer(tmp_path, name) for name in ("base", "teacher", "causal-init"))
     moved = _moved(base, teacher)

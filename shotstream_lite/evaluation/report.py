@@ -1,24 +1,16 @@
 """`shotstream evaluate`: a model's films beside real ones, one table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shotstream_lite.bidirectional import TeacherPipeline
+from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.evaluation.films import drawn, held_out_stories, told
 from shotstream_lite.evaluation.reading import Scores, interval, prompt_following, table
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.toybox.probe import load_probe
 
-BIDIRECTIONAL = ("teacher", "base")
 
-
-def load(preset: str | Path, weights: str) -> ShotStreamPipeline:
-    """The storyteller that goes with some weights."""
-    kind = TeacherPipeline if weights in BIDIRECTIONAL else ShotStreamPipeline
-    return kind.from_pretrained(preset, weights)
-
-
-def run(preset: str | Path, weights: list[str], stories: int, shots: int) -> tuple[dict[str, Any], str]:
+def run(preset: str | Path, weights: Sequence[str], stories: int, shots: int) -> tuple[dict[str, Any], str]:
     """Measures films of held-out stories told with each of `weights`, and real film under the same probe.
 
     Returns:
@@ -28,7 +20,7 @@ def run(preset: str | Path, weights: list[str], stories: int, shots: int) -> tup
     plots = held_out_stories(stories, shots)
     columns: dict[str, tuple[Scores, Scores]] = {"real film": prompt_following(drawn(plots), probe)}
     for name in weights:
-        columns[name] = prompt_following(told(load(preset, name), plots), probe)
+        columns[name] = prompt_following(told(load_pipeline(preset, name), plots), probe)
     figures = {
         kind: {
             part: {q: interval(v) for q, v in scores.items()}

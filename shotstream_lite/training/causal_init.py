@@ -122,14 +122,14 @@ class CausalInitConfig:
     seed: int = 2
 
 
-def train_causal_init(config: CausalInitConfig, model: Path, films: LatentFilms) -> None:
-    """Turns the teacher of folder `model` into a causal student that is right in outline and blurred in detail.
+def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
+    """Turns the teacher in `config.out` into a causal student that is right in outline and blurred in detail.
 
     A trajectory here is a real shot at the student's noise levels, not a teacher's ODE path as in the paper: regression
     gives the mean of what may follow either way, and fifty guided teacher steps a shot are saved.
     """
-    transformer = load_transformer(model, "teacher").requires_grad_(True)
-    text_encoder, tokenizer = load_text(model)
+    transformer = load_transformer(config.out, "teacher").requires_grad_(True)
+    text_encoder, tokenizer = load_text(config.out)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     table = SigmaTable(config.shift)
     sigmas = few_step((*FEW_STEPS, 0), config.shift)

@@ -1,4 +1,4 @@
-"""The decoder alone goes on learning: pictures get sharper, and latents with all that was trained on them stay valid."""
+"""The decoder alone goes on learning: pictures get sharper, latents and what was trained on them stay valid."""
 
 from dataclasses import dataclass
 from pathlib import Path

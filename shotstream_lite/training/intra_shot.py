@@ -143,11 +143,11 @@ class IntraShotConfig:
     seed: int = 3
 
 
-def train_intra_shot(config: IntraShotConfig, model: Path, films: LatentFilms) -> None:
-    """Distils the teacher of folder `model` into the causal-init student on its own rollouts over true history."""
-    student = load_transformer(model, "causal-init").requires_grad_(True)
-    real, fake = load_transformer(model, "teacher"), load_transformer(model, "teacher").requires_grad_(True)
-    text_encoder, tokenizer = load_text(model)
+def train_intra_shot(config: IntraShotConfig, films: LatentFilms) -> None:
+    """Distils the teacher in `config.out` into the causal-init student on its own rollouts over true history."""
+    student = load_transformer(config.out, "causal-init").requires_grad_(True)
+    real, fake = load_transformer(config.out, "teacher"), load_transformer(config.out, "teacher").requires_grad_(True)
+    text_encoder, tokenizer = load_text(config.out)
     # As released: no momentum, since what the gradient points at moves (betas written as floats for torch).
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, betas=(0.0, 0.999), weight_decay=0.01)
     critic = torch.optim.AdamW(fake.parameters(), lr=config.critic_lr, betas=(0.0, 0.999), weight_decay=0.01)

@@ -6,9 +6,9 @@ One run folder holds everything: `shotstream train codec --out runs`, then `film
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 import tyro
@@ -43,46 +43,38 @@ class ShipConfig:
     target: Path = PRESETS["toybox"]
 
 
-Stage = (
-    Annotated[CodecConfig, tyro.conf.subcommand("codec")]
-    | Annotated[FilmsConfig, tyro.conf.subcommand("films")]
-    | Annotated[BaseConfig, tyro.conf.subcommand("base")]
-    | Annotated[TeacherConfig, tyro.conf.subcommand("teacher")]
-    | Annotated[CausalInitConfig, tyro.conf.subcommand("causal-init")]
-    | Annotated[IntraShotConfig, tyro.conf.subcommand("intra-shot")]
-    | Annotated[DecoderConfig, tyro.conf.subcommand("decoder")]
-    | Annotated[ProbeConfig, tyro.conf.subcommand("probe")]
-    | Annotated[ShipConfig, tyro.conf.subcommand("ship")]
-)
+def encode(config: FilmsConfig) -> None:
+    """The stories of a configuration, as latents in its run folder."""
+    seeds = range(config.first, config.first + config.stories)
+    encode_stories(Codec(load_codec(config.out)), seeds, config.out / "films")
+
+
+def on_films(stage: Callable) -> Callable:
+    """A stage that learns from the run folder's films."""
+    return lambda config: stage(config, load_films(config.out / "films"))
+
+
+STAGES: dict[str, tuple[type, Callable]] = {
+    "codec": (CodecConfig, train_codec),
+    "films": (FilmsConfig, encode),
+    "base": (BaseConfig, on_films(train_base)),
+    "teacher": (TeacherConfig, on_films(train_teacher)),
+    "causal-init": (CausalInitConfig, on_films(train_causal_init)),
+    "intra-shot": (IntraShotConfig, on_films(train_intra_shot)),
+    "decoder": (DecoderConfig, train_decoder),
+    "probe": (ProbeConfig, lambda config: print(json.dumps(train_probe(config), indent=2))),
+    "ship": (ShipConfig, lambda config: ship(config)),
+}
 
 
 def main(arguments: list[str]) -> int:
     """`shotstream train STAGE --out FOLDER`."""
-    run(tyro.cli(Stage, prog="shotstream train", args=arguments))
+    configs = {name: config for name, (config, _) in STAGES.items()}
+    about = "Train the toybox, stage by stage; all of it lives in the folder --out."
+    config = tyro.extras.subcommand_cli_from_dict(configs, prog="shotstream train", description=about, args=arguments)
+    run = next(run for kind, run in STAGES.values() if isinstance(config, kind))
+    run(config)
     return 0
-
-
-def run(config: Stage) -> None:
-    """Runs the stage a configuration is for."""
-    films = config.out / "films"
-    if isinstance(config, CodecConfig):
-        train_codec(config)
-    elif isinstance(config, FilmsConfig):
-        encode_stories(Codec(load_codec(config.out)), range(config.first, config.first + config.stories), films)
-    elif isinstance(config, BaseConfig):
-        train_base(config, load_films(films))
-    elif isinstance(config, TeacherConfig):
-        train_teacher(config, config.out, load_films(films))
-    elif isinstance(config, CausalInitConfig):
-        train_causal_init(config, config.out, load_films(films))
-    elif isinstance(config, IntraShotConfig):
-        train_intra_shot(config, config.out, load_films(films))
-    elif isinstance(config, DecoderConfig):
-        train_decoder(config)
-    elif isinstance(config, ProbeConfig):
-        print(json.dumps(train_probe(config), indent=2))
-    else:
-        ship(config)
 
 
 def ship(config: ShipConfig) -> None:

@@ -64,10 +64,10 @@ class TeacherConfig:
     seed: int = 1
 
 
-def train_teacher(config: TeacherConfig, model: Path, films: LatentFilms) -> None:
-    """Turns the base model of folder `model` into the next-shot teacher; leaves it in `config.out`."""
-    transformer = load_transformer(model, "base")
-    text_encoder, tokenizer = load_text(model)
+def train_teacher(config: TeacherConfig, films: LatentFilms) -> None:
+    """Turns the base model in `config.out` into the next-shot teacher."""
+    transformer = load_transformer(config.out, "base")
+    text_encoder, tokenizer = load_text(config.out)
     trained = transformer.blocks if config.trained == "all" else [block.attn1 for block in transformer.blocks]
     parameters = [p.requires_grad_(True) for module in trained for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
