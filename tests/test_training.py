@@ -15,6 +15,7 @@ from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_
 from shotstream_lite.training.codec import (
     LATENT_CHANNELS,
     build_codec,
+    compact,
     decode_unclamped,
     frame_convolutions,
     start_clips,
@@ -82,6 +83,23 @@ def test_clips_start_from_what_single_frames_taught():
     assert single.std() > 1e-3
 
 
+@pytest.mark.parametrize("channels", [LATENT_CHANNELS, 12])
+def test_compact_latents_are_white_and_keep_the_picture(channels):
+    """Whatever is kept is whitened; all channels kept, the picture does not change."""
+    torch.manual_seed(0)
+    vae, pool = build_codec(), film_pool(8, seed=1)[:, :5]
+    vae.quant_conv.weight.data *= torch.linspace(0.2, 3, 2 * LATENT_CHANNELS)[:, None, None, None, None]
+    small = compact(vae, pool, channels, shots=8)
+    pixels = to_pixels(pool)
+    with torch.no_grad():
+        latents = small.encode(pixels).latent_dist.mode()
+        cells = latents.transpose(0, 1).flatten(1)
+        error = (small.decode(latents).sample - vae.decode(vae.encode(pixels).latent_dist.mode()).sample).abs()
+    assert torch.allclose(torch.cov(cells), torch.eye(channels), atol=0.02)
+    assert cells.mean(1).abs().max() < 0.01
+    assert channels < LATENT_CHANNELS or error.max() < 1e-3
+
+
 def test_training_decodes_as_the_codec_does():
     torch.manual_seed(0)
     vae, latents = build_codec(), torch.randn(1, LATENT_CHANNELS, 3, 8, 12)
@@ -92,7 +110,7 @@ def test_training_decodes_as_the_codec_does():
 def test_all_stages_run_in_their_order_and_leave_a_model(tmp_path):
     """The whole recipe after the codec, three steps a stage, each moving what it should and nothing else."""
     films = _films()
-    build_codec().save_pretrained(tmp_path / "vae")
+    build_codec(LATENT_CHANNELS).save_pretrained(tmp_path / "vae")
     train_base(BaseConfig(tmp_path, steps=3, batch=2), films)
     train_teacher(TeacherConfig(tmp_path, steps=3, batch=2), films)
     train_causal_init(CausalInitConfig(tmp_path, steps=3, batch=2), films)

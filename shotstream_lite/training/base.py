@@ -30,13 +30,13 @@ class BaseConfig:
     seed: int = 0
 
 
-def build_transformer() -> ShotStreamTransformer:
-    """The toybox's transformer: Wan with 6 layers of width 128, 1.8 M parameters."""
+def build_transformer(channels: int = 8) -> ShotStreamTransformer:
+    """The toybox's transformer: Wan with 6 layers of width 128, 1.7 M parameters, for latents of so many channels."""
     return ShotStreamTransformer(
         num_attention_heads=4,
         attention_head_dim=32,
-        in_channels=24,
-        out_channels=24,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=64,
         freq_dim=64,
         ffn_dim=512,
@@ -48,7 +48,7 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
     """Trains transformer and text encoder together; leaves both, and the tokenizer, in `config.out`."""
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
-    text_encoder, transformer = build_text_encoder(tokenizer), build_transformer()
+    text_encoder, transformer = build_text_encoder(tokenizer), build_transformer(films.clips.shape[2])
     parameters = [*transformer.parameters(), *text_encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     table = SigmaTable(config.shift, bell=False)
