@@ -173,8 +173,8 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
 def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int = 96) -> AutoencoderKLWan:
     """The same codec with fewer, whitened latent channels: the principal ones, each with mean 0 and deviation 1.
 
-    A codec's channels are correlated and some hardly used. Noise would drown the faint directions, which characters live
-    in, long before the loud ones that hold the sky. The rotation is folded into the convolutions on both sides of the
+    A codec's channels are correlated and some hardly used. Noise would drown the faint directions, where characters
+    live, long before the loud ones that hold the sky. The rotation is folded into the convolutions on both sides of the
     latents, so nothing is added to the model; at the picture's border, where convolutions see zeros, it is not exact.
     """
     means = torch.cat([vae.encode(to_pixels(pool[i : i + 8])).latent_dist.mean for i in range(0, shots, 8)])
