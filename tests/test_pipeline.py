@@ -63,7 +63,7 @@ def test_the_context_is_what_history_picks_each_with_its_shot(pipeline):
     past = footage(3, frames=9)
     context = pipeline.context(past, pipeline.settings)
     assert context.shot_ids == (0, 0, 1, 1, 2, 2) and context.shot_id == 3
-    assert context.latents.shape == (1, 24, 6, 4, 6)
+    assert context.latents.shape == (1, pipeline.codec.channels, 6, 4, 6)
     picked = [pipeline.context([past[0]], pipeline.settings.changed({"budget": 2})).latents]
     assert torch.equal(picked[0], context.latents[:, :, :2])  # first and last frame, whatever else was asked for
 
@@ -71,7 +71,7 @@ def test_the_context_is_what_history_picks_each_with_its_shot(pipeline):
 def test_before_the_first_shot_the_context_is_zero(pipeline):
     context = pipeline.context([], pipeline.settings)
     assert context.shot_ids == (0,) * 6 and context.shot_id == 1
-    assert context.latents.shape == (1, 24, 6, 4, 6) and not context.latents.any()
+    assert context.latents.shape == (1, pipeline.codec.channels, 6, 4, 6) and not context.latents.any()
 
 
 def test_context_frames_are_encoded_alone_and_once(pipeline, calls):

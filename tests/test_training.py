@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from diffusers import WanPipeline, WanTransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
 from shotstream_lite.codec import Codec
@@ -143,6 +144,8 @@ def test_shipping_halves_and_keeps(tmp_path):
         load_transformer(run, "base").save_pretrained(run / name)
     recipe.ship(recipe.ShipConfig(run, target))
     ours, theirs = load_transformer(run, "base"), load_transformer(target, "student")
+    stock = WanPipeline.from_pretrained(target)
+    assert type(stock.transformer) is WanTransformer3DModel and stock.scheduler.config.shift == StreamSettings().shift
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a.half().float(), b)
 

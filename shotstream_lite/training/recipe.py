@@ -5,13 +5,13 @@ One run folder holds everything: `shotstream train codec --out runs`, then `film
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from shotstream_lite.codec import Codec
@@ -24,6 +24,15 @@ from shotstream_lite.training.decoder import DecoderConfig, train_decoder
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.probe import ProbeConfig, train_probe
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
+
+MODEL_INDEX = {
+    "_class_name": "WanPipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "UMT5EncoderModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "transformer": ["diffusers", "WanTransformer3DModel"],
+    "vae": ["diffusers", "AutoencoderKLWan"],
+}
 
 
 @dataclass
@@ -78,7 +87,10 @@ def main(arguments: list[str]) -> int:
 
 
 def ship(config: ShipConfig) -> None:
-    """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`."""
+    """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`.
+
+    What comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it.
+    """
     folders = {name: name for name in ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "probe")}
     folders["intra-shot"] = "transformer"
     for source, target in folders.items():
@@ -87,9 +99,13 @@ def ship(config: ShipConfig) -> None:
             copy = config.target / target / path.name
             if path.suffix == ".safetensors":
                 save_file({k: _half(v) for k, v in load_file(path).items()}, copy, {"format": "pt"})
-            else:
-                shutil.copyfile(path, copy)
-    save_settings(StreamSettings(), config.target)
+            else:  # stock diffusers knows our transformer by the name of the class it is
+                text = path.read_text(encoding="utf-8").replace("ShotStreamTransformer", "WanTransformer3DModel")
+                copy.write_text(text, encoding="utf-8")
+    settings = StreamSettings()
+    save_settings(settings, config.target)
+    FlowMatchEulerDiscreteScheduler(shift=settings.shift).save_pretrained(config.target / "scheduler")
+    (config.target / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n", encoding="utf-8")
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:
