@@ -112,7 +112,7 @@ def test_all_stages_run_in_their_order_and_leave_a_model(tmp_path):
     """The whole recipe after the codec, three steps a stage, each moving what it should and nothing else."""
     films = _films()
     build_codec(LATENT_CHANNELS).save_pretrained(tmp_path / "vae")
-    train_base(BaseConfig(tmp_path, steps=3, batch=2), films)
+    train_base(BaseConfig(tmp_path, steps=3, image_steps=1, image_batch=2, batch=2), films)
     train_teacher(TeacherConfig(tmp_path, steps=3, batch=2), films)
     train_causal_init(CausalInitConfig(tmp_path, steps=3, batch=2), films)
     train_intra_shot(IntraShotConfig(tmp_path, steps=6, batch=1), films)
@@ -130,7 +130,7 @@ def test_a_stage_learns(tmp_path):
     """The base model's loss falls while it sees the shots of one story, here of one colour each, again and again."""
     films = _films(stories=1)
     films.clips[:] = films.clips.mean((-3, -2, -1), keepdim=True).sign()
-    train_base(BaseConfig(tmp_path, steps=60, batch=4, lr=3e-3), films)
+    train_base(BaseConfig(tmp_path, steps=60, image_steps=0, batch=4, lr=3e-3), films)
     lines = [json.loads(line)["loss"] for line in (tmp_path / "base.jsonl").read_text().splitlines()]
     assert lines[-1] < 0.8 * lines[0]
 
@@ -139,7 +139,7 @@ def test_shipping_halves_and_keeps(tmp_path):
     run, target = tmp_path / "run", tmp_path / "model"
     films = _films()
     build_codec().save_pretrained(run / "vae")
-    train_base(BaseConfig(run, steps=1, batch=1), films)
+    train_base(BaseConfig(run, steps=1, image_steps=0, batch=1), films)
     for name in ("teacher", "causal-init", "intra-shot", "probe"):
         load_transformer(run, "base").save_pretrained(run / name)
     recipe.ship(recipe.ShipConfig(run, target))

@@ -108,12 +108,28 @@ def next_shot_batch(
     return NextShotBatch(*tensors, [captions + [""] * (longest - len(captions)) for *_, captions in rows])
 
 
-def _next_shot(films: LatentFilms, generator: torch.Generator, budget: int, drop_context: float, first: int):
+def still_batch(films: LatentFilms, size: int, generator: torch.Generator) -> tuple[torch.Tensor, list[list[str]]]:
+    """Draws single frames, each with the caption of its shot: targets [size, channels, 1, 8, 12] and captions."""
+    stills, captions = [], []
+    for _ in range(size):
+        row, shot, told = _draw_shot(films, generator, first=0)
+        key = int(torch.randint(len(KEY_FRAMES), (1,), generator=generator))
+        stills.append(films.stills[row, shot, key].float())
+        captions.append([told[shot]])
+    return torch.stack(stills).unsqueeze(2), captions
+
+
+def _draw_shot(films: LatentFilms, generator: torch.Generator, first: int) -> tuple[int, int, list[str]]:
+    """A story, one of its shots from `first` on, and freshly worded captions of all its shots."""
     row = int(torch.randint(len(films), (1,), generator=generator))
     shot = int(torch.randint(first, films.clips.shape[1], (1,), generator=generator))
-    dropped = shot == 0 or float(torch.rand(1, generator=generator)) < drop_context
     words = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    captions = captions_of(story_of(int(films.seeds[row])), words)
+    return row, shot, captions_of(story_of(int(films.seeds[row])), words)
+
+
+def _next_shot(films: LatentFilms, generator: torch.Generator, budget: int, drop_context: float, first: int):
+    row, shot, captions = _draw_shot(films, generator, first)
+    dropped = shot == 0 or float(torch.rand(1, generator=generator)) < drop_context
     target = films.clips[row, shot].float()
     frames = target.shape[1]
     if dropped:

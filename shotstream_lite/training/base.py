@@ -1,6 +1,7 @@
 """Stage 1: the text-to-video model everything starts from, the toybox's stand-in for Wan2.1-T2V-1.3B.
 
-A plain Wan: one shot, one caption, no history. Its text encoder learns along with it and is frozen afterwards.
+A plain Wan: one shot, one caption, no history. Its text encoder learns along with it and is frozen afterwards. As Wan
+did, it sees pictures before films: a frame is a ninth of a shot's tokens, so words meet many more scenes in the same time.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from shotstream_lite.flow import SigmaTable
-from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
+from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch, still_batch
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.captions import drop_captions, embed
 from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
@@ -22,7 +23,9 @@ class BaseConfig:
     """How the base model is trained."""
 
     out: Path
-    steps: int = 4000
+    steps: int = 5000
+    image_steps: int = 2500  # single frames only, before the shots
+    image_batch: int = 96
     batch: int = 16
     lr: float = 1e-3
     shift: float = 3.0  # of the noise schedule; small pictures need less than Wan's 8
@@ -55,15 +58,18 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
 
     def train_step(step: int) -> dict[str, float]:
         generator = step_generator(config.seed, step)
-        batch = next_shot_batch(films, config.batch, generator, drop_context=1.0)
-        captions = embed(text_encoder, tokenizer, batch.captions)
-        captions = drop_captions(captions, config.drop_caption, generator)
-        rows = torch.randint(len(table.sigmas), (config.batch,), generator=generator)
-        noise = torch.randn(batch.target.shape, generator=generator)
-        shot_ids = torch.zeros(batch.target.shape[2], dtype=torch.long)
-        loss = teacher_loss(transformer, batch.target, noise, rows, captions, shot_ids, table=table)
+        if step < config.image_steps:
+            target, texts = still_batch(films, config.image_batch, generator)
+        else:
+            batch = next_shot_batch(films, config.batch, generator, drop_context=1.0)
+            target, texts = batch.target, batch.captions
+        captions = drop_captions(embed(text_encoder, tokenizer, texts), config.drop_caption, generator)
+        rows = torch.randint(len(table.sigmas), (len(target),), generator=generator)
+        noise = torch.randn(target.shape, generator=generator)
+        one_shot = torch.zeros(target.shape[2], dtype=torch.long)
+        loss = teacher_loss(transformer, target, noise, rows, captions, one_shot, table=table)
         norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr))
-        return {"loss": loss.item(), "grad_norm": norm}
+        return {"loss_image" if step < config.image_steps else "loss": loss.item(), "grad_norm": norm}
 
     def save(step: int) -> None:
         transformer.save_pretrained(config.out / "base")
