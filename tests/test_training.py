@@ -7,6 +7,7 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
+from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
 from shotstream_lite.presets import StreamSettings, load_codec, load_transformer, save_settings
 from shotstream_lite.toybox.dataset import KEY_FRAMES, STORY_SHOTS, LatentFilms, film_pool, to_pixels
@@ -163,3 +164,10 @@ def _films(stories: int = 2) -> LatentFilms:
         torch.randn(*size, LATENT_CHANNELS, 9, 8, 12, generator=generator),
         torch.randn(*size, len(KEY_FRAMES), LATENT_CHANNELS, 8, 12, generator=generator),
     )
+
+
+def test_stages_out_of_order_are_told_what_comes_first(tmp_path, capsys):
+    assert main(["train", "base", "--out", str(tmp_path)]) == 2
+    assert "shotstream train films" in capsys.readouterr().err
+    assert main(["train", "ship", "--out", str(tmp_path), "--target", str(tmp_path / "model")]) == 2
+    assert "teacher" in capsys.readouterr().err and not (tmp_path / "model").exists()

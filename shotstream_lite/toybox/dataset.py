@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from shotstream_lite.codec import Codec
+from shotstream_lite.convert import CheckpointError
 from shotstream_lite.history import select
 from shotstream_lite.toybox.captions import global_caption, shot_caption
 from shotstream_lite.toybox.renderer import render
@@ -167,8 +168,10 @@ def encode_stories(codec: Codec, seeds: Iterable[int], folder: Path, per_file: i
 
 
 def load_films(folder: Path) -> LatentFilms:
-    """Everything `encode_stories` has left in a folder."""
+    """Everything `encode_stories` has left in a folder. Raises CheckpointError when that is nothing."""
     files = [load_file(path) for path in sorted(folder.glob("films-*.safetensors"))]
+    if not files:
+        raise CheckpointError(f"{folder}: holds no encoded stories: run `shotstream train films` first")
     return LatentFilms(*(torch.cat([f[name] for f in files]) for name in ("seeds", "clips", "stills")))
 
 

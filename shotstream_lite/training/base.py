@@ -1,7 +1,7 @@
 """Stage 1: the text-to-video model everything starts from, the toybox's stand-in for Wan2.1-T2V-1.3B.
 
 A plain Wan: one shot, one caption, no history. Its text encoder learns along with it and is frozen afterwards. As Wan
-did, it sees pictures before films: a frame is a ninth of a shot's tokens, so words meet many more scenes in the same time.
+did, it sees pictures before films: a frame is a ninth of a shot's tokens, so words meet more scenes in the same time.
 """
 
 from dataclasses import dataclass

@@ -15,6 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
 from shotstream_lite.codec import Codec
+from shotstream_lite.convert import CheckpointError
 from shotstream_lite.presets import PRESETS, StreamSettings, load_codec, save_settings
 from shotstream_lite.toybox.dataset import TRAIN_SEED, encode_stories, load_films
 from shotstream_lite.training.base import BaseConfig, train_base
@@ -93,6 +94,9 @@ def ship(config: ShipConfig) -> None:
     """
     folders = {name: name for name in ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "probe")}
     folders["intra-shot"] = "transformer"
+    missing = [name for name in folders if not (config.out / name).is_dir()]
+    if missing:
+        raise CheckpointError(f"{config.out}: {', '.join(missing)} not trained yet: run those stages first")
     for source, target in folders.items():
         (config.target / target).mkdir(parents=True, exist_ok=True)
         for path in sorted((config.out / source).iterdir()):
