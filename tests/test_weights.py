@@ -25,8 +25,8 @@ def test_weights_are_halves_and_fit_in_a_wheel():
 
 def test_the_probe_reads_real_film():
     right = accuracy(load_probe(), real_film(120, HELD_OUT_SEED))
-    assert min(right[name] for name in ("shape", "colour", "setting", "camera", "tint")) > 0.9
-    assert right["hat"] > 0.85 and right["action"] > 0.8
+    assert min(right[name] for name in ("colour", "setting", "camera", "tint", "hat", "stripe")) > 0.9
+    assert right["action"] > 0.75
 
 
 def test_the_codec_keeps_the_picture():
