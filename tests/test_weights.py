@@ -53,4 +53,4 @@ def test_reading_tells_a_right_film_from_a_wrong_one(films):
     real, _ = prompt_following(drawn(stories), probe)
     shuffled = [type(f)(s, f.shots) for f, s in zip(films, stories[1:] + stories[:1], strict=True)]
     wrong, _ = prompt_following(shuffled, probe)
-    assert np.mean(real["character"]) > 0.9 > np.mean(wrong["character"]) + 0.4
+    assert np.mean(real["colour"]) > 0.9 > np.mean(wrong["colour"]) + 0.4
