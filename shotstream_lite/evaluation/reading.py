@@ -56,6 +56,6 @@ def table(columns: dict[str, tuple[Scores, Scores]]) -> str:
             cells = []
             for scores in columns.values():
                 mean, low, high = interval(scores[part][name])
-                cells.append(f"{100 * mean:8.1f} [{100 * low:5.1f}, {100 * high:5.1f}]"[:22].rjust(22))
+                cells.append(f"{100 * mean:5.1f} [{100 * low:5.1f}, {100 * high:5.1f}]".rjust(22))
             lines.append(f"  {name:<16}" + "".join(cells))
     return "\n".join(lines)
