@@ -41,7 +41,7 @@ class CodecConfig:
     steps: int = 3200
     frame_steps: int = 1600  # single frames only, before the clips
     lr: float = 4e-3
-    clip_lr: float = 2e-3
+    clip_lr: float = 8e-4
     kl: float = 2e-4
     channels: int = 8  # latent channels kept in the end
     shots: int = 500  # rendered shots to draw from
