@@ -90,7 +90,7 @@ def captions(count: int) -> Tensor:
 
 
 def inputs(name: str, gradients: list[str]) -> dict[str, Tensor]:
-    """The inputs of a file, and placeholders for results whose names say what is wanted."""
+    """The inputs of a file, and blanks for results whose names say what is wanted."""
     stem = name.split(".")[0]
     if stem == "sampling":
         return parity.flat(read(GOLDEN, name))

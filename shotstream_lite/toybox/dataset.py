@@ -93,17 +93,13 @@ def next_shot_batch(
     generator: torch.Generator,
     budget: int = 6,
     drop_context: float = 0.1,
-    first: int = 0,
 ) -> NextShotBatch:
     """Draws shots at random places of random stories with the memory each would have had.
 
     A first shot, and one in ten of the others, remembers nothing: zero latents of shot 0, the target being shot 1, one
     caption. (The released trainer gives such a target the second caption of its story; here it reads its own.)
-
-    Args:
-        first: earliest shot drawn, 0 for any.
     """
-    rows = [_next_shot(films, generator, budget, drop_context, first) for _ in range(size)]
+    rows = [_next_shot(films, generator, budget, drop_context) for _ in range(size)]
     longest = max(len(captions) for *_, captions in rows)
     tensors = [torch.stack(column) for column in list(zip(*rows, strict=True))[:4]]
     return NextShotBatch(*tensors, [captions + [""] * (longest - len(captions)) for *_, captions in rows])
@@ -113,23 +109,23 @@ def still_batch(films: LatentFilms, size: int, generator: torch.Generator) -> tu
     """Draws single frames, each with the caption of its shot: targets [size, channels, 1, 8, 12] and captions."""
     stills, captions = [], []
     for _ in range(size):
-        row, shot, told = _draw_shot(films, generator, first=0)
+        row, shot, told = _draw_shot(films, generator)
         key = int(torch.randint(len(KEY_FRAMES), (1,), generator=generator))
         stills.append(films.stills[row, shot, key].float())
         captions.append([told[shot]])
     return torch.stack(stills).unsqueeze(2), captions
 
 
-def _draw_shot(films: LatentFilms, generator: torch.Generator, first: int) -> tuple[int, int, list[str]]:
-    """A story, one of its shots from `first` on, and freshly worded captions of all its shots."""
+def _draw_shot(films: LatentFilms, generator: torch.Generator) -> tuple[int, int, list[str]]:
+    """A story, one of its shots, and freshly worded captions of all its shots."""
     row = int(torch.randint(len(films), (1,), generator=generator))
-    shot = int(torch.randint(first, films.clips.shape[1], (1,), generator=generator))
+    shot = int(torch.randint(films.clips.shape[1], (1,), generator=generator))
     words = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     return row, shot, captions_of(story_of(int(films.seeds[row])), words)
 
 
-def _next_shot(films: LatentFilms, generator: torch.Generator, budget: int, drop_context: float, first: int):
-    row, shot, captions = _draw_shot(films, generator, first)
+def _next_shot(films: LatentFilms, generator: torch.Generator, budget: int, drop_context: float):
+    row, shot, captions = _draw_shot(films, generator)
     dropped = shot == 0 or float(torch.rand(1, generator=generator)) < drop_context
     target = films.clips[row, shot].float()
     frames = target.shape[1]
