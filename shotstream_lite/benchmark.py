@@ -5,33 +5,40 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
-from torch import Tensor
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from shotstream_lite.codec import latent_frames
+from shotstream_lite.attention import backend_in_use
+from shotstream_lite.bidirectional import load_pipeline
+from shotstream_lite.codec import compile_norms, latent_frames
+from shotstream_lite.fit import Plan, arrange, read_configs
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.presets import build_text_encoder, cast, default_dtype, find_folder, load_settings, restore_tables
 from shotstream_lite.report import machine
 from shotstream_lite.session import StorySession, ToldShot
 from shotstream_lite.story import captions
+from shotstream_lite.transformer import ShotStreamTransformer, compile_halves
 
 GLOBAL_CAPTION = "A story about a red ball and a blue box, in a meadow."
 CAMERAS = ("Wide shot", "Medium shot", "Close-up")
 CAST = ("the red ball", "the blue box")
 ACTIONS = ("walks left", "jumps", "waves", "spins around", "stands still")
 
-_LOAD = """
-import json, sys, time
+_IMPORT = """
+import time
 start = time.perf_counter()
-from shotstream_lite.pipeline import ShotStreamPipeline
-imported = time.perf_counter()
-ShotStreamPipeline.from_pretrained(sys.argv[1])
-print(json.dumps([imported - start, time.perf_counter() - imported]))
+import shotstream_lite.pipeline
+print(time.perf_counter() - start)
 """
 
 
@@ -40,91 +47,194 @@ def caption(number: int) -> str:
     return f"{CAMERAS[number % 3]}: {CAST[number % 2]} {ACTIONS[number % 5]}."
 
 
-def run(preset: str = "toybox", shots: int = 50) -> dict[str, Any]:
+def run(
+    preset: str = "toybox",
+    shots: int = 50,
+    device: str = "cpu",
+    plan: Plan | None = None,
+    random_weights: bool = False,
+    compiled: bool = False,
+) -> dict[str, Any]:
     """Tells a story of so many shots and measures; raises CheckpointError for a preset that is none.
 
-    Units: seconds; fps in pixel frames a second, the median over all shots but the first (the warm-up); MiB.
-    `last_to_fifth` compares the seconds of the last three shots with those of shots 4 to 6, by their medians.
+    Units: seconds; fps in pixel frames a second, from the prompt to uint8 on the host, the median over all shots but
+    the first (the warm-up); MiB. `chunk_seconds` are medians over the same shots by the chunk's place in its shot; the
+    transformer's hold the clean pass of the chunk before. `last_to_fifth` compares the seconds of the last three shots
+    with those of shots 4 to 6, by their medians, and `resident_growth` their memory; `twentieth_to_second` those two
+    shots, or the last if there are fewer.
+    Memory is what the process has, or the most a GPU had in a shot.
+
+    Args:
+        plan: where the model's parts are, see `fit.choose`.
+        random_weights: only the configurations of the preset are read, no weights.
+        compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec.compile_norms`.
     """
-    pipeline = ShotStreamPipeline.from_pretrained(preset)
-    imported, loaded = _start_seconds(preset)
+    imported = _import_seconds()
+    start = time.perf_counter()
+    load = random_pipeline if random_weights else lambda *where: load_pipeline(preset, "student", *where[1:])
+    pipeline = load(preset, device, plan)
+    loaded = time.perf_counter() - start
+    if compiled:
+        compile_halves(pipeline.transformer)
+        compile_norms(pipeline.codec.vae)
     session = StorySession(pipeline, GLOBAL_CAPTION, seed=0)
-    resident = []
+    memory, chunks = [], []
     for number in tqdm(range(shots), desc="shots", unit="shot", disable=None):
-        for _ in session.next_shot(caption(number)):
-            pass
-        resident.append(psutil.Process().memory_info().rss / 2**20)
-    seconds = [told.seconds for told in session.shots]
-    later = session.shots[1:] or session.shots
-    fps = median(told.footage.length / told.seconds for told in later)
-    fifth = min(4, shots - 1)
-    transformer_fps, codec_fps = _halves(pipeline, session.shots, captions(session.story, shots - 1))
+        pieces = timed(session.next_shot(caption(number)))
+        chunks.append(by_chunk([seconds for _, seconds in pieces], session.settings.chunk))
+        memory.append(_memory_mib(pipeline.device))
+    told = session.shots
+    seconds = [shot.seconds for shot in told]
+    later = told[1:] or told
+    fps = median(shot.footage.length / shot.seconds for shot in later)
+    fifth, second, twentieth = min(4, shots - 1), min(1, shots - 1), min(19, shots - 1)
+    around_fifth = slice(max(0, fifth - 1), fifth + 2)
+    resident = median(memory[around_fifth]), median(memory[-3:])
+    halves = _halves(pipeline, told, captions(session.story, shots - 1))
     return {
         "preset": pipeline.name,
+        "random_weights": random_weights,
+        "compiled": compiled,
         "shots": shots,
         "frames_per_shot": session.settings.shot_frames,
+        "height": session.settings.height,
+        "width": session.settings.width,
         "import_seconds": round(imported, 2),
         "load_seconds": round(loaded, 2),
         "fps": round(fps, 1),
         "times_real_time": round(fps / session.settings.fps, 2),
-        "transformer_fps": round(transformer_fps, 1),
-        "codec_fps": round(codec_fps, 1),
-        "first_frame_seconds": round(session.shots[0].first_frame_seconds, 3),
-        "later_first_frame_seconds": round(median(told.first_frame_seconds for told in later), 3),
-        "last_to_fifth": round(median(seconds[-3:]) / median(seconds[max(0, fifth - 1) : fifth + 2]), 3),
-        "resident_mib_at_fifth": round(resident[fifth], 1),
-        "resident_mib_at_last": round(resident[-1], 1),
-        "resident_growth": round(resident[-1] / resident[fifth] - 1, 4),
+        "transformer_fps": round(halves["transformer"][0], 1),
+        "codec_fps": round(halves["codec"][0], 1),
+        "first_frame_seconds": round(told[0].first_frame_seconds, 3),
+        "later_first_frame_seconds": round(median(shot.first_frame_seconds for shot in later), 3),
+        "last_to_fifth": round(median(seconds[-3:]) / median(seconds[around_fifth]), 3),
+        "twentieth_to_second": round(seconds[twentieth] / seconds[second], 3),
+        "resident_mib_at_fifth": round(resident[0], 1),
+        "resident_mib_at_last": round(resident[1], 1),
+        "resident_growth": round(resident[1] / resident[0] - 1, 4),
+        "peak_mib": round(max(memory), 1),
         "shot_seconds": [round(value, 4) for value in seconds],
-        "machine": machine(pipeline),
+        "shot_mib": [round(value, 1) for value in memory],
+        "chunk_seconds": _medians(chunks[1:] or chunks),
+        "transformer_chunk_seconds": halves["transformer"][1],
+        "codec_chunk_seconds": halves["codec"][1],
+        "attention": backend_in_use(pipeline.transformer),
+        "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
+        "machine": machine(pipeline) | {"device": _device_name(pipeline.device)},
     }
 
 
 def render(figures: dict[str, Any]) -> str:
     """The figures as text."""
     f, m = figures, figures["machine"]
+    random = ", random weights" if f["random_weights"] else ""
     rows = {
         "machine": f"{m['cpu']}, {m['device']}, {m['threads']} threads, {m['system']}, torch {m['torch']}",
+        "attention": f"{f['attention']}, {f['dtype']}{', compiled' if f['compiled'] else ''}",
         "import and load": f"{f['import_seconds']:.2f} + {f['load_seconds']:.2f} s",
         "frames per second": f"{f['fps']:.1f}, {f['times_real_time']:.2f} times real time",
         "transformer, codec alone": f"{f['transformer_fps']:.1f}, {f['codec_fps']:.1f} frames/s",
         "prompt to first frame": f"{f['first_frame_seconds']:.3f} s, later {f['later_first_frame_seconds']:.3f} s",
+        "chunk by chunk": " ".join(f"{value:.3f}" for value in f["chunk_seconds"]) + " s",
         "last shot to fifth": f"{f['last_to_fifth']:.3f} of its time, {100 * f['resident_growth']:+.2f} % memory",
-        "resident memory": f"{f['resident_mib_at_fifth']:.0f} MiB, at the last shot {f['resident_mib_at_last']:.0f}",
+        "memory": f"{f['resident_mib_at_fifth']:.0f} MiB, at the last shot {f['resident_mib_at_last']:.0f}",
     }
-    title = f"{f['preset']}: {f['shots']} shots of {f['frames_per_shot']} frames"
+    size = f"{f['height']} x {f['width']}"
+    title = f"{f['preset']}{random}: {f['shots']} shots of {f['frames_per_shot']} frames, {size}"
     return "\n".join([title, *(f"  {name:<26}{value}" for name, value in rows.items())])
 
 
-def _start_seconds(preset: str) -> tuple[float, float]:
-    """Seconds to import and to load, in a fresh process (the files are in the system's cache by now)."""
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-c", _LOAD, preset]
-    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=True, stdout=subprocess.PIPE)
-    imported, loaded = json.loads(result.stdout)
-    return imported, loaded
+def random_pipeline(name: str | Path, device: str = "cpu", plan: Plan | None = None) -> ShotStreamPipeline:
+    """A storyteller of a preset's sizes that knows nothing; it reads captions with the toybox's tokenizer."""
+    from shotstream_lite.toybox.language import build_tokenizer
+
+    folder, plan, dtype = find_folder(name), plan or Plan(), default_dtype(device)
+    configs, settings = read_configs(folder, download=False), load_settings(folder)
+    made = (
+        (ShotStreamTransformer.from_config, configs["transformer"], plan.home_of_transformer(device)),
+        (AutoencoderKLWan.from_config, configs["vae"], device),
+        (build_text_encoder, configs["text_encoder"], plan.home_of_text(device)),
+    )
+    models = (random_model(partial(build, config), home, dtype) for build, config, home in made)
+    parts = arrange(*models, build_tokenizer(), settings, device, plan)
+    return ShotStreamPipeline(*parts, settings, str(name))
 
 
-def _halves(pipeline: ShotStreamPipeline, shots: tuple[ToldShot, ...], lines: list[str]) -> tuple[float, float]:
-    """Frames a second of the transformer alone and of the codec alone, making the last shot again."""
+def random_model(build: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> nn.Module:
+    """A model made right where it shall be, without a slow initialisation: small random weights, norms that keep."""
+    with torch.device("meta"):
+        model = cast(build(), dtype)
+    model = model.to_empty(device=device)
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.endswith("gamma"):
+            nn.init.constant_(parameter, 1.0 if not name.endswith("bias") else 0.0)
+        else:
+            nn.init.normal_(parameter, std=0.02)
+    restore_tables(model, device)
+    return model.eval().requires_grad_(False)
+
+
+def timed(pieces: Iterable[Any]) -> list[tuple[Any, float]]:
+    """Every piece with the seconds it took to come."""
+    taken, start = [], time.perf_counter()
+    for piece in pieces:
+        taken.append((piece, time.perf_counter() - start))
+        start = time.perf_counter()
+    return taken
+
+
+def by_chunk(pieces: list[float], chunk: int) -> list[float]:
+    """Seconds of each chunk from those of a shot's pieces: the first chunk leaves in two, if it has two latents."""
+    return pieces if chunk == 1 else [sum(pieces[:2]), *pieces[2:]]
+
+
+def _halves(
+    pipeline: ShotStreamPipeline, shots: tuple[ToldShot, ...], lines: list[str]
+) -> dict[str, tuple[float, list[float]]]:
+    """Frames a second and seconds by chunk of the transformer alone and of the codec alone, making the last shot again.
+
+    Medians of three runs after a first one.
+    """
     last, past = shots[-1], [told.footage for told in shots[:-1]]
     length = latent_frames(last.footage.length)
 
-    def denoise() -> list[Tensor]:
-        chunks = pipeline.latents(lines, past, last.shot.seed, length, pipeline.settings)
-        return [chunk.cpu() for chunk in chunks]
+    def denoise() -> list[tuple[Tensor, float]]:
+        made = pipeline.latents(lines, past, last.shot.seed, length, pipeline.settings)
+        return timed(chunk.cpu() for chunk in made)
 
-    latents = denoise()
-    halves = (denoise, lambda: list(pipeline.decoded(latents)))
-    return tuple(last.footage.length / _seconds(half) for half in halves)
+    latents = [chunk.to(pipeline.device) for chunk, _ in denoise()]
+    deque(pipeline.decoded(latents), maxlen=0)  # the codec's first run; the transformer had its own
+    ways = {"transformer": denoise, "codec": lambda: timed(pipeline.decoded(latents))}
+    halves = {}
+    for name, way in ways.items():
+        runs = [[seconds for _, seconds in way()] for _ in range(3)]
+        if name == "codec":
+            runs = [by_chunk(run, pipeline.settings.chunk) for run in runs]
+        halves[name] = last.footage.length / median(map(sum, runs)), _medians(runs)
+    return halves
 
 
-def _seconds(work: Callable[[], Any], times: int = 3) -> float:
-    """The median of a few runs."""
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return median(taken)
+def _medians(runs: list[list[float]]) -> list[float]:
+    return [round(median(values), 4) for values in zip(*runs, strict=True)]
+
+
+def _import_seconds() -> float:
+    """Seconds to import what tells a story, in a fresh process (the files are in the system's cache by now)."""
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", _IMPORT]
+    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=True, stdout=subprocess.PIPE)
+    return json.loads(result.stdout)
+
+
+def _memory_mib(device: torch.device) -> float:
+    """The most a GPU had since it was last asked, or what this process has now."""
+    if device.type != "cuda":
+        return psutil.Process().memory_info().rss / 2**20
+    peak = torch.cuda.max_memory_allocated(device) / 2**20
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

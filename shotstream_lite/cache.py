@@ -48,7 +48,8 @@ class CaptionKeys:
 class ShotCache:
     """Everything a chunk must know about its shot; made by `rollout.begin_shot`, one per shot.
 
-    `captions` holds one caption per sample and may be replaced between two chunks.
+    `captions` holds one caption per sample and may be replaced between two chunks. Put an empty dict into `shares` and
+    every pass leaves there, by layer, how its attention was spent (see `attention_shares`).
 
     Shape:
         keys, values: one tensor per layer, [batch, heads, (context + shot) tokens, head_dim]; keys are stored
@@ -64,6 +65,7 @@ class ShotCache:
     latent_shape: tuple[int, int, int, int]
     context_frames: int
     shot_frames: int
+    shares: dict[int, Tensor] | None = None
 
     @property
     def frame_tokens(self) -> int:
@@ -80,7 +82,9 @@ class ShotCache:
         first = self.context_frames + start
         return slice(first * self.frame_tokens, (first + frames) * self.frame_tokens)
 
-    def extend(self, tokens: slice, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(
+        self, tokens: slice, layer: int, keys: Tensor, values: Tensor, query: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The keys and values that new tokens attend to: everything stored before them, and their own.
 
         Without gradient the new ones are written in place and the answer is one slice of the cache.
@@ -91,10 +95,26 @@ class ShotCache:
 
         Shape:
             keys, values: [batch, heads, new, head_dim]; returns: two [batch, heads, tokens.stop, head_dim]
+            query: like keys; who asks, needed only to measure `shares`
         """
         memories = (self.keys[layer], keys), (self.values[layer], values)
         if torch.is_grad_enabled():
             return tuple(torch.cat((known[:, :, : tokens.start], new), dim=2) for known, new in memories)
         for known, new in memories:
             known[:, :, tokens] = new
+        if self.shares is not None:
+            self.shares[layer] = attention_shares(query, self.keys[layer][:, :, : tokens.stop], self.frame_tokens)
         return tuple(known[:, :, : tokens.stop] for known, _ in memories)
+
+
+def attention_shares(query: Tensor, keys: Tensor, frame_tokens: int, queries: int = 24) -> Tensor:
+    """How much of its attention a pass spends on each frame, averaged over samples, heads and some of the queries.
+
+    Shape:
+        query: [batch, heads, new, head_dim]; keys: [batch, heads, frames * frame_tokens, head_dim]
+        queries: how many, evenly spaced; all of them would cost as much as the pass itself
+        returns: float32 [frames], which sum to one
+    """
+    some = torch.linspace(0, query.shape[2] - 1, min(queries, query.shape[2])).round().long()
+    logits = query[:, :, some.to(query.device)].float() @ keys.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+    return logits.softmax(-1).mean((0, 1, 2)).view(-1, frame_tokens).sum(1)

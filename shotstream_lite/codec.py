@@ -3,12 +3,16 @@
 Latents are normalised by the mean and deviation in its configuration, as diffusers' Wan pipelines do.
 """
 
+from functools import lru_cache, partial
+
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
-from torch import Tensor
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm, unpatchify
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 FRAMES_PER_LATENT = 4  # after the first latent, which holds one frame
+OVERLAP = 8  # latents that neighbouring tiles share; a seam is blended over all of them
 
 
 class CodecError(ValueError):
@@ -40,10 +44,15 @@ def to_frames(pixels: Tensor) -> Tensor:
 
 
 class Codec:
-    """An AutoencoderKLWan with its normalisation. Gradients never pass through it."""
+    """An AutoencoderKLWan with its normalisation. Gradients never pass through it.
 
-    def __init__(self, vae: AutoencoderKLWan) -> None:
-        self.vae = vae
+    Args:
+        tiles: 2 or more decodes tiles by tiles overlapping parts of the picture one after another: less memory, more
+            work, and nearly the same pictures (the codec's attention sees only its own part).
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, tiles: int = 1) -> None:
+        self.vae, self.tiles = vae, tiles
         self.channels: int = vae.config.z_dim
         self.spatial_factor: int = 2 ** (len(vae.config.dim_mult) - 1) * (vae.config.patch_size or 1)
 
@@ -77,9 +86,9 @@ class Codec:
         """Decodes whole clips: [B, C, k+1, h, w] -> pixels [B, 3, 4k+1, H, W] in [-1, 1]."""
         return self.stream().decode(latents)
 
-    def stream(self) -> "StreamDecoder":
+    def stream(self) -> "StreamDecoder | TiledStreamDecoder":
         """A decoder for one clip whose latents come chunk by chunk."""
-        return StreamDecoder(self.vae)
+        return StreamDecoder(self.vae) if self.tiles == 1 else TiledStreamDecoder(self)
 
 
 class StreamDecoder:
@@ -108,13 +117,104 @@ class StreamDecoder:
             pixels = unpatchify(pixels, self.vae.config.patch_size)
         return pixels.clamp(-1, 1)
 
+    def move_features(self, device: torch.device | str) -> None:
+        """Takes what is remembered to another device."""
+        moved = (f.to(device) if isinstance(f, Tensor) else f for f in self._features)
+        self._features = list(moved)
+
     def _decode_one(self, latent: Tensor) -> Tensor:
         first, self._started = not self._started, True
         return self.vae.decoder(latent, feat_cache=self._features, feat_idx=[0], first_chunk=first)
 
 
+class TiledStreamDecoder:
+    """A `StreamDecoder` for each of codec.tiles ** 2 overlapping parts of the picture, one at work at a time.
+
+    The features of a tile wait on the CPU while others are at work. Seams are blended linearly.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._decoders = [StreamDecoder(codec.vae) for _ in range(codec.tiles**2)]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `StreamDecoder.decode`."""
+        rows, columns = (tile_spans(size, self.codec.tiles) for size in latents.shape[-2:])
+        places = [(row, column) for row in rows for column in columns]
+        factor = self.codec.spatial_factor
+        total, weights = None, 0.0
+        for decoder, (row, column) in zip(self._decoders, places, strict=True):
+            decoder.move_features(self.codec.vae.device)
+            pixels = decoder.decode(latents[..., slice(*row), slice(*column)])
+            decoder.move_features("cpu")
+            ramps = (_ramp(span, size, factor) for span, size in zip((row, column), latents.shape[-2:], strict=True))
+            down, along = (ramp.to(pixels) for ramp in ramps)
+            weight = down[:, None] * along
+            if total is None:
+                whole = [size * factor for size in latents.shape[-2:]]
+                total, weights = pixels.new_zeros(*pixels.shape[:-2], *whole), pixels.new_zeros(whole)
+            part = [slice(start * factor, stop * factor) for start, stop in (row, column)]
+            total[..., part[0], part[1]] += pixels * weight
+            weights[part[0], part[1]] += weight
+        return total / weights
+
+
+def tile_spans(size: int, tiles: int) -> list[tuple[int, int]]:
+    """`tiles` equal stretches over `size` latents, neighbours sharing OVERLAP of them where there is room."""
+    length = min(size, -(-(size + (tiles - 1) * OVERLAP) // tiles))
+    starts = [round(i * (size - length) / max(1, tiles - 1)) for i in range(tiles)]
+    return [(start, start + length) for start in starts]
+
+
+def channels_last(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """The same object with the weights of its convolutions laid out as a GPU's tensor cores want them."""
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+        elif isinstance(module, torch.nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+    return vae
+
+
+def compile_norms(vae: AutoencoderKLWan, **options) -> None:
+    """Compiles every norm that an activation follows into one piece with it; `options` are `torch.compile`'s.
+
+    Apart they read and write the largest tensors of the codec several times over; weights and their names stay, and
+    may not move any more. Sizes stay open: one graph for each would be more than torch keeps, the largest last.
+    """
+    fused = torch.compile(_norm_and_activation, dynamic=True, **options)
+    for module in list(vae.modules()):
+        norms = [getattr(module, name, None) for name in ("norm1", "norm2", "norm_out")]
+        norms = [norm for norm in norms if isinstance(norm, WanRMS_norm)]
+        if norms and isinstance(module.nonlinearity, nn.SiLU):
+            module.nonlinearity = nn.Identity()
+            for norm in norms:
+                norm.forward = partial(fused, gamma=norm.gamma.detach())  # a parameter's size would not stay open
+
+
+def _norm_and_activation(x: Tensor, gamma: Tensor) -> Tensor:
+    """``silu(norm(x))`` of features [B, C, f, h, w] as `WanRMS_norm` and the codec's blocks do it, float32 inside."""
+    return F.silu(F.normalize(x.float(), dim=1).type_as(x) * x.shape[1] ** 0.5 * gamma)
+
+
+def _ramp(span: tuple[int, int], size: int, factor: int) -> Tensor:
+    """How much each pixel of a tile counts along one side: 1, falling towards sides that have a neighbour."""
+    start, stop = span
+    distance = torch.arange((stop - start) * factor) + 1.0
+    edge = OVERLAP * factor + 1
+    near = [distance / edge] if start > 0 else []
+    far = [distance.flip(0) / edge] if stop < size else []
+    return torch.stack([torch.ones_like(distance), *near, *far]).amin(0)
+
+
 def _normalisation(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the latents, each [C, 1, 1, 1]."""
-    numbers = (vae.config.latents_mean, vae.config.latents_std)
-    mean, deviation = (torch.tensor(n, device=vae.device, dtype=vae.dtype).view(-1, 1, 1, 1) for n in numbers)
-    return mean, deviation
+    """Mean and deviation of the latents, each [C, 1, 1, 1]; copied once to a device, for a copy waits for its work."""
+    mean, deviation = (tuple(numbers) for numbers in (vae.config.latents_mean, vae.config.latents_std))
+    return _on_device(mean, vae.device, vae.dtype), _on_device(deviation, vae.device, vae.dtype)
+
+
+@lru_cache
+@torch.inference_mode(False)  # or nothing that carries gradient could use them
+def _on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(numbers, device=device, dtype=dtype).view(-1, 1, 1, 1)

@@ -1,18 +1,31 @@
 """Checkpoints in the released format to diffusers' names, strictly.
 
 The released ShotStream file is ``{"generator": state dict}`` whose keys are ``model.`` and Wan's original
-names; the renaming is diffusers' own Wan converter.
+names; the renaming is diffusers' own Wan converter. A file of the inter-shot stage is ``{"generator_lora": ...}``,
+low-rank updates in peft's names.
 """
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+INDEX = ".index.json"
+"""What is put behind the name of a weights file that lies in shards: there is written which shards."""
+
+_PEFT = "base_model.model."
 
 
 class CheckpointError(ValueError):
@@ -45,7 +58,8 @@ def read_checkpoint(path: Path | str) -> dict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped where the format allows it: a released file is larger than many a memory's free half.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file: check the name") from None
     except UnpicklingError:
@@ -55,6 +69,24 @@ def read_checkpoint(path: Path | str) -> dict:
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: cannot be read ({reason}): fetch the file again") from error
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files a sharded checkpoint lies in, as its index says. Raises CheckpointError."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{index}: is no index of shards: fetch it again") from None
+
+
+def read_weights(path: Path) -> Iterator[dict[str, Tensor]]:
+    """The tensors of a weights file, or shard by shard if it lies in shards. Raises CheckpointError."""
+    index = path.with_name(path.name + INDEX)
+    if path.exists() or not index.is_file():
+        yield read_checkpoint(path)
+        return
+    for name in shard_names(index):
+        yield read_checkpoint(path.with_name(name))
 
 
 def state_dict_of(checkpoint: Mapping) -> dict[str, Tensor]:
@@ -109,6 +141,98 @@ def check_fit(model: nn.Module, named: Mapping[str, tuple[str, Tensor]]) -> None
 def load_checkpoint(model: nn.Module, checkpoint: Mapping) -> None:
     """Put a released-format checkpoint into `model`, in place and in the model's dtype."""
     model.load_state_dict(convert_checkpoint(checkpoint, model))
+
+
+def merge_lora(base: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Tensor]:
+    """The released weights with the updates of the inter-shot stage added, ``W + B @ A``.
+
+    The released configuration has alpha equal to the rank, so their factor is 1 (tools/train/config/4_dmd_long.yaml).
+
+    Args:
+        base: the student the stage started from, with or without ``model.`` before its keys.
+        checkpoint: ``{"generator_lora": updates}``, in them for a layer ``base_model.model.<layer>.lora_A.weight`` of
+            [rank, in] and ``lora_B`` of [out, rank]
+
+    Raises CheckpointError if there is no such entry, or it does not fit the base.
+    """
+    updates = checkpoint.get("generator_lora")
+    if not isinstance(updates, Mapping) or not updates:
+        raise CheckpointError("not a LoRA checkpoint: it has no 'generator_lora'")
+    merged = {key.removeprefix("model."): tensor for key, tensor in base.items()}
+    layers = {key.removeprefix(_PEFT).rsplit(".lora_", 1)[0] for key in updates}
+    for layer in sorted(layers):
+        down, up = (updates.get(f"{_PEFT}{layer}.lora_{part}.weight") for part in "AB")
+        weight = merged.get(f"{layer}.weight")
+        if down is None or up is None or weight is None:
+            raise CheckpointError(
+                f"LoRA of {layer}: lora_A, lora_B or the layer itself is missing: is it of this model?"
+            )
+        if (up.shape[0], down.shape[1]) != tuple(weight.shape) or up.shape[1] != down.shape[0]:
+            shapes = f"{list(up.shape)} by {list(down.shape)}, the layer is {list(weight.shape)}"
+            raise CheckpointError(f"LoRA of {layer} is {shapes}: is it of this model?")
+        merged[f"{layer}.weight"] = (weight.float() + up.float() @ down.float()).to(weight.dtype)
+    return merged
+
+
+def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: Path | None = None) -> None:
+    """Writes a released checkpoint as a transformer folder that stock diffusers reads, whole or not at all.
+
+    Args:
+        config: of the transformer, in diffusers' names or in Wan's own.
+        lora: a file of the inter-shot stage to be merged.
+
+    Raises CheckpointError naming the file and what does not fit.
+    """
+    model = outline(config)
+    place = checkpoint
+    try:
+        state = state_dict_of(read_checkpoint(place))
+        if lora is not None:
+            place = lora
+            state = merge_lora(state, read_checkpoint(place))
+        model.load_state_dict(convert_checkpoint(state, model), assign=True)
+    except CheckpointError as error:
+        named = str(error).startswith(str(place))
+        raise CheckpointError(str(error) if named else f"{place}: {error}") from None
+    with whole_folder(folder) as part:
+        model.save_pretrained(part)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its name when the block ends well and is gone otherwise.
+
+    Raises CheckpointError if it cannot be written, or is there already and not empty.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise CheckpointError(f"{folder}: is there already: name a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror}): choose another place") from None
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp's are for the owner alone
+        if folder.exists():
+            folder.rmdir()
+        os.replace(part, folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: cannot be written ({reason}): is the disk full?") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def outline(config: Mapping) -> WanTransformer3DModel:
+    """The transformer of a configuration on the meta device, without memory for weights. Raises CheckpointError."""
+    config = config if "num_attention_heads" in config else transformer_config(config)
+    try:
+        with torch.device("meta"):  # a damaged configuration may ask for any size
+            return WanTransformer3DModel.from_config(dict(config))
+    except Exception as error:  # whatever comes of numbers that are texts, zero or missing
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"the configuration describes no transformer ({reason})") from None
 
 
 def _shorten(names: list[str], shown: int = 4) -> str:

@@ -38,10 +38,16 @@ def end_frames(length: int, count: int) -> list[int]:
     return [0] * (count - last) + [length - 1] * last
 
 
+def no_frames(length: int, count: int) -> list[int]:
+    """None: a shot that starts without a memory of the others, as in plain self-forcing."""
+    return []
+
+
 POLICIES: dict[str, Callable[[int, int], list[int]]] = {
     "dynamic": frame_indices,
     "first": first_frames,
     "first-last": end_frames,
+    "none": no_frames,
 }
 """Which frames of a shot are taken, (length, count) to indices; how many is always settled by `counts`."""
 

@@ -5,8 +5,10 @@ pass fills the global cache -> noise becomes three latents in four steps -> the 
 and only then the clean pass writes the local cache for the next chunk.
 """
 
+import copy
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +16,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shotstream_lite.codec import Codec, latent_frames, to_frames, to_pixels
+from shotstream_lite.cache import ShotCache
+from shotstream_lite.codec import Codec, latent_frames, pixel_frames, to_frames, to_pixels
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.fit import Plan, load_another, load_parts
 from shotstream_lite.flow import few_step
 from shotstream_lite.history import select
 from shotstream_lite.presets import (
     StreamSettings,
-    load_codec,
     load_settings,
-    load_text,
-    load_transformer,
     model_folder,
+    weights_in,
 )
 from shotstream_lite.reel import Footage
-from shotstream_lite.rollout import begin_shot, rollout
+from shotstream_lite.rollout import Noise, begin_shot, rollout
+from shotstream_lite.story import Lines, line_at
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.transformer import ShotStreamTransformer
 
+WHOLE_SHOTS = {"teacher", "base"}  # weights that make a shot in one piece: see `bidirectional`
 REMEMBERED = 64  # context latents kept, many more than one shot looks at
+
+Before = Callable[[ShotCache, int], str | None]
+"""Called before each chunk with its first pixel frame; a text it gives is what the model reads from there on."""
+After = Callable[[ShotCache], None]
+"""Called after each chunk's last step, before it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +49,13 @@ class Context:
 
     Shape:
         latents: [1, channels, budget, h, w]; shot_ids: one a latent; shot_id: of the shot to come
+        picked: (shot, pixel frame) of each latent that shows one
     """
 
     latents: Tensor
     shot_ids: tuple[int, ...]
     shot_id: int
+    picked: tuple[tuple[int, int], ...] = ()
 
 
 class ShotStreamPipeline:
@@ -59,23 +71,56 @@ class ShotStreamPipeline:
     ) -> None:
         self.transformer, self.codec, self.text = transformer, codec, text
         self.settings, self.name = settings, name
-        self._remembered: OrderedDict[tuple[Footage, int], Tensor] = OrderedDict()
+        self._remembered: OrderedDict[tuple[weakref.ref[Footage], int], Tensor] = OrderedDict()
+        self._folder: Path | None = None
+        self._plan = Plan()
+        self._by_weights: dict[str, ShotStreamPipeline] = {}
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = "toybox", weights: str = "student") -> "ShotStreamPipeline":
-        """A preset ("toybox") or a model folder, on the CPU.
+    def from_pretrained(
+        cls, name: str | Path = "toybox", weights: str = "student", device: str = "cpu", plan: Plan | None = None
+    ) -> "ShotStreamPipeline":
+        """A preset ("toybox") or a model folder.
 
         Args:
             weights: which transformer of the folder, see `presets.WEIGHTS`.
+            device: where it works, as torch names it.
+            plan: where its parts are, see `fit.choose`; None: all on `device`.
 
         Raises:
             CheckpointError: an unknown name, or files that are missing, damaged or do not fit; one line.
         """
-        folder = model_folder(name)
-        settings = load_settings(folder)
-        transformer = load_transformer(folder, weights)
-        text = CaptionEncoder(*load_text(folder), settings.text_tokens)
-        return cls(transformer, Codec(load_codec(folder)), text, settings, str(name))
+        folder = model_folder(name, weights)
+        plan = plan or Plan()
+        pipeline = cls(*load_parts(folder, weights, device, plan), load_settings(folder), str(name))
+        pipeline._folder, pipeline._plan = folder, plan
+        pipeline._by_weights[weights] = pipeline
+        return pipeline
+
+    @property
+    def weights(self) -> str | None:
+        """The name of this transformer among those of its folder."""
+        return next((name for name, pipeline in self._by_weights.items() if pipeline is self), None)
+
+    @property
+    def streaming_weights(self) -> list[str]:
+        """The transformers beside this one that can tell a shot chunk by chunk, this one included."""
+        there = weights_in(self._folder) if self._folder else []
+        return [name for name in there if name not in WHOLE_SHOTS]
+
+    def with_weights(self, weights: str) -> "ShotStreamPipeline":
+        """The same storyteller with another transformer of its folder, loaded once; codec and memory are shared.
+
+        Raises CheckpointError if the folder has none by that name that streams.
+        """
+        if weights not in self.streaming_weights:
+            known = ", ".join(self.streaming_weights) or "none but its own"
+            raise CheckpointError(f"weights is {weights!r}: this model has {known}")
+        if weights not in self._by_weights:
+            other = copy.copy(self)
+            other.transformer = load_another(self._folder, weights, str(self.device), self._plan)
+            self._by_weights[weights] = other
+        return self._by_weights[weights]
 
     @property
     def device(self) -> torch.device:
@@ -87,12 +132,14 @@ class ShotStreamPipeline:
 
     def shot(
         self,
-        captions: Sequence[str],
+        captions: Sequence[Lines],
         past: Sequence[Footage] = (),
         *,
         seed: int,
         frames: int | None = None,
         settings: StreamSettings | None = None,
+        before: Before | None = None,
+        after: After | None = None,
     ) -> Iterator[np.ndarray]:
         """Makes the next shot of a story.
 
@@ -101,6 +148,7 @@ class ShotStreamPipeline:
             past: the footage of all earlier shots.
             seed: of all noise in this shot; the same seed and past give the same frames.
             frames: pixel frames, 4k+1.
+            before, after: look on, and change the caption between two chunks; what is made is otherwise the same.
 
         Yields:
             uint8 [f, height, width, 3] as soon as they are known: 1 frame, 8 more of the first chunk, then 12 a chunk.
@@ -111,41 +159,67 @@ class ShotStreamPipeline:
         settings = settings or self.settings
         self.check(settings)
         length = latent_frames(settings.shot_frames if frames is None else frames)
-        return self.decoded(self.latents(captions, past, seed, length, settings))
+        return self.decoded(self.latents(captions, past, seed, length, settings, before, after))
 
     @torch.inference_mode()
     def latents(
         self,
-        captions: Sequence[str],
+        captions: Sequence[Lines],
         past: Sequence[Footage],
         seed: int,
         length: int,
         settings: StreamSettings,
+        before: Before | None = None,
+        after: After | None = None,
     ) -> Iterator[Tensor]:
         """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
         context = self.context(past, settings)
-        # Only what is read is encoded: the captions of the remembered shots and of this one.
-        used = sorted({*context.shot_ids, context.shot_id}) if past else [len(captions) - 1]
-        reads = [used.index(i) for i in (*context.shot_ids, context.shot_id)] if past else None
+        # Only what is read is encoded: the captions of the remembered frames and of this shot.
+        lines = [*(line_at(captions[shot], frame) for shot, frame in context.picked), line_at(captions[-1], 0)]
+        used = list(dict.fromkeys(lines))
         cache = begin_shot(
             self.transformer,
             context.latents,
             context.shot_ids,
             context.shot_id,
-            self.text([captions[i] for i in used])[None],
+            self.text(used)[None],
             length,
-            caption_ids=reads,
+            caption_ids=[used.index(line) for line in lines] if past else None,
             budget=settings.budget,
             phase=settings.phase,
         )
-        generator = torch.Generator().manual_seed(seed)
-        yield from rollout(
+        chunks = rollout(
             self.transformer,
             cache,
-            lambda shape: torch.randn(shape, generator=generator).to(self.device, self.transformer.dtype),
+            self._noise(torch.Generator().manual_seed(seed)),
             few_step(settings.steps, settings.shift),
-            chunk_sizes(length, settings.chunk),
+            self._directed(cache, chunk_sizes(length, settings.chunk), before),
         )
+        for latents in chunks:
+            if after:
+                after(cache)
+            yield latents
+
+    def _noise(self, generator: torch.Generator) -> Noise:
+        """Drawn on the CPU, so that a seed means the same everywhere; a GPU copies it while it is still at work."""
+        pinned = self.device.type == "cuda"
+
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            noise = torch.randn(shape, generator=generator, pin_memory=pinned)
+            return noise.to(self.device, non_blocking=pinned).to(self.transformer.dtype)
+
+        return draw
+
+    def _directed(self, cache: ShotCache, sizes: Iterable[int], before: Before | None) -> Iterator[int]:
+        """The chunks' sizes. A new caption has its keys computed here and both memories stay: the rollout asks for a
+        size before the clean pass of the chunk that came before, which still reads its own caption."""
+        start = 0
+        for size in sizes:
+            line = before(cache, max(0, pixel_frames(start))) if before else None
+            if line is not None:
+                cache.captions = self.transformer.caption_keys(self.text([line])[None])
+            yield size
+            start += size
 
     @torch.inference_mode()
     def decoded(self, chunks: Iterable[Tensor]) -> Iterator[np.ndarray]:
@@ -172,7 +246,7 @@ class ShotStreamPipeline:
         while len(self._remembered) > max(REMEMBERED, len(picked)):
             self._remembered.popitem(last=False)
         stacked = torch.stack(latents, dim=1)[None] if latents else self._blank(0, settings)
-        return Context(stacked, tuple(shot for shot, _ in picked), len(past))
+        return Context(stacked, tuple(shot for shot, _ in picked), len(past), tuple(picked))
 
     def _blank(self, count: int, settings: StreamSettings) -> Tensor:
         size = self.codec.latent_size(settings.height, settings.width)
@@ -184,7 +258,7 @@ class ShotStreamPipeline:
         Never encoded together with others: the last bits of a batch depend on its size, and after a retake the frames
         that are new are others than when the saved story is told again.
         """
-        key = (footage, frame)
+        key = (weakref.ref(footage), frame)  # what is remembered of a story does not keep its reel
         if key not in self._remembered:
             pixels = to_pixels(torch.from_numpy(footage.frames(frame, 1).copy()))
             self._remembered[key] = self.codec.encode_frames(pixels)[0].to(self.device, self.transformer.dtype)

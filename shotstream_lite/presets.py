@@ -1,8 +1,9 @@
-"""Where a model lives and what it was made for: "toybox" in this package, or any folder in diffusers' Wan format.
+"""Where a model lives and what it was made for: "toybox" in this package, "wan-1.3b", or any folder in diffusers' Wan
+format.
 
 A model folder is what `diffusers.WanPipeline` writes and reads (vae, text_encoder, tokenizer, transformer,
 scheduler), with one more file, `stream.json`, that holds the settings of the stream. Other transformers may lie
-beside the student.
+beside the student. "wan-1.3b" is such a folder without weights: they come from where `released` finds them.
 """
 
 import json
@@ -14,25 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from shotstream_lite.convert import CheckpointError, check_fit, read_checkpoint
+from shotstream_lite.convert import CheckpointError, check_fit, read_weights
 from shotstream_lite.flow import FEW_STEPS
 from shotstream_lite.history import POLICIES
+from shotstream_lite.released import read_release
 from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.story import StoryError, check_frames
 from shotstream_lite.transformer import ShotStreamTransformer
 
-PRESETS: dict[str, Path] = {"toybox": Path(__file__).parent / "weights" / "toybox"}
-WEIGHTS = ("student", "causal-init", "teacher", "base")
+_HERE = Path(__file__).parent
+PRESETS: dict[str, Path] = {"toybox": _HERE / "weights" / "toybox", "wan-1.3b": _HERE / "wan"}
+WEIGHTS = ("student", "intra-shot", "causal-init", "teacher", "base")
 """Transformers a model folder may hold; the student lies in `transformer`, where stock diffusers looks for it."""
 
 _WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
 _WHOLE |= {"text_tokens": (1, 4096)}
 _AGAIN = "fetch the model folder again"
-_OF_THE_MODEL = {"text_tokens"}  # fixed when it was trained
+_OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt"}  # fixed when it was trained
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class StreamSettings:
     """How a model streams. What a story changes of it is saved with the story.
 
     Units: height, width in pixels; shot_frames in pixel frames (4k+1); chunk, budget in latent frames; steps before the
-    shift, 1000 being pure noise; phase in radians a shot.
+    shift, 1000 being pure noise; phase in radians a shot. The teacher alone is guided, away from negative_prompt; an
+    empty one is an embedding of zeros.
     """
 
     height: int = 64
@@ -54,6 +59,8 @@ class StreamSettings:
     steps: tuple[int, ...] = FEW_STEPS
     shift: float = 3.0
     text_tokens: int = 64
+    guidance: float = 2.0
+    negative_prompt: str = ""
 
     def __post_init__(self) -> None:
         for name, (low, high) in _WHOLE.items():
@@ -67,6 +74,8 @@ class StreamSettings:
             raise StoryError(f"settings: phase is {self.phase!r}: write a number of radians")
         if not _is_number(self.shift) or self.shift <= 0:
             raise StoryError(f"settings: shift is {self.shift!r}: write a number above 0")
+        if not _is_number(self.guidance) or not isinstance(self.negative_prompt, str):
+            raise StoryError("settings: guidance and negative_prompt are a number and a text")
         if not isinstance(self.steps, list | tuple) or not all(map(_is_number, self.steps)) or not _falls(self.steps):
             raise StoryError(
                 f"settings: steps is {self.steps!r}: write a list of falling numbers, 1000 first, all above 0"
@@ -87,13 +96,31 @@ class StreamSettings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in theirs.items() if v != mine[k]}
 
 
-def model_folder(name: str | Path) -> Path:
+def find_folder(name: str | Path) -> Path:
     """The folder of a preset, or the folder itself. Raises CheckpointError when there is none."""
     folder = PRESETS.get(str(name), Path(name))
     if not (folder / "stream.json").is_file():
         mend = f"name a preset ({', '.join(PRESETS)}) or a folder with a stream.json"
         raise CheckpointError(f"preset {name}: there is no model in {folder}: {mend}")
     return folder
+
+
+def model_folder(name: str | Path, weights: str = "student") -> Path:
+    """As `find_folder`; what is released elsewhere is fetched first.
+
+    Raises CheckpointError when files are missing; it names them all and where to put them.
+    """
+    folder = find_folder(name)
+    if release := read_release(folder):
+        release.require(_known_weights(weights))
+    return folder
+
+
+def weights_in(folder: Path) -> list[str]:
+    """Which of WEIGHTS a model folder holds, or its release does."""
+    if release := read_release(folder):
+        return [name for name in WEIGHTS if name in release.checkpoints or name == "base"]
+    return [name for name in WEIGHTS if (_place(folder, name) / "config.json").is_file()]
 
 
 def load_settings(folder: Path) -> StreamSettings:
@@ -110,50 +137,116 @@ def save_settings(settings: StreamSettings, folder: Path) -> None:
     (folder / "stream.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
 
 
-def load_transformer(folder: Path, weights: str = "student") -> ShotStreamTransformer:
-    """One of WEIGHTS. Raises CheckpointError for a damaged or misfitting file."""
-    if weights not in WEIGHTS:
-        raise CheckpointError(f"weights is {weights!r}: choose one of {', '.join(WEIGHTS)}")
-    place = folder / ("transformer" if weights == "student" else weights)
-    return _load(place, "diffusion_pytorch_model.safetensors", ShotStreamTransformer.from_config)
+def default_dtype(device: str | torch.device) -> torch.dtype:
+    """bfloat16, as the released code, but float32 on a CPU, which is slower with less."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
 
 
-def load_codec(folder: Path) -> AutoencoderKLWan:
+def load_transformer(
+    folder: Path,
+    weights: str = "student",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> ShotStreamTransformer:
+    """One of WEIGHTS; `dtype` None is the device's default. Raises CheckpointError for a damaged or misfitting file."""
+    release = read_release(folder)
+    place = release.transformer(_known_weights(weights)) if release else _place(folder, _known_weights(weights))
+    return _load(place, "diffusion_pytorch_model.safetensors", ShotStreamTransformer.from_config, device, dtype=dtype)
+
+
+def load_codec(folder: Path, device: str | torch.device = "cpu") -> AutoencoderKLWan:
     """The codec of a model folder. Raises CheckpointError."""
-    return _load(folder / "vae", "diffusion_pytorch_model.safetensors", AutoencoderKLWan.from_config)
+    place = _component(folder, "vae")
+    return _load(place, "diffusion_pytorch_model.safetensors", AutoencoderKLWan.from_config, device)
 
 
-def load_text(folder: Path) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFast]:
+def load_text(
+    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFast]:
     """Text encoder and tokenizer of a model folder. Raises CheckpointError."""
     encoder = _load(
-        folder / "text_encoder",
+        _component(folder, "text_encoder"),
         "model.safetensors",
-        lambda config: UMT5EncoderModel(UMT5Config.from_dict(config)),
+        build_text_encoder,
+        device,
         shared={"encoder.embed_tokens.weight": "shared.weight"},
+        dtype=dtype,
     )
-    _read_json(folder / "tokenizer" / "tokenizer.json")
+    place = _component(folder, "tokenizer")
+    _read_json(place / "tokenizer.json")
     try:
-        return encoder, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+        return encoder, PreTrainedTokenizerFast.from_pretrained(place)
     except Exception as error:  # the tokenizers library raises nothing narrower
-        raise CheckpointError(f"{folder / 'tokenizer'}: holds no tokenizer ({_line(error)}): {_AGAIN}") from None
+        raise CheckpointError(f"{place}: holds no tokenizer ({_line(error)}): {_AGAIN}") from None
+
+
+def build_text_encoder(config: Mapping[str, Any]) -> UMT5EncoderModel:
+    """The text encoder of a configuration, with random weights."""
+    return UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+
+
+def _known_weights(weights: str) -> str:
+    if weights not in WEIGHTS:
+        raise CheckpointError(f"weights is {weights!r}: choose one of {', '.join(WEIGHTS)}")
+    return weights
+
+
+def _place(folder: Path, weights: str) -> Path:
+    return folder / ("transformer" if weights == "student" else weights)
+
+
+def _component(folder: Path, name: str) -> Path:
+    release = read_release(folder)
+    return release.component(name) if release else folder / name
 
 
 def _load(
-    folder: Path, file: str, build: Callable[[dict[str, Any]], Any], shared: Mapping[str, str] | None = None
+    folder: Path,
+    file: str,
+    build: Callable[[dict[str, Any]], Any],
+    device: str | torch.device,
+    shared: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Any:
-    """A model from its config.json and weights, in float32, strictly; `shared` names are the same tensor as another."""
+    """A model from its config.json and weights, strictly; `shared` names are the same tensor as another.
+
+    It is outlined first: neither a damaged configuration nor a large model takes more memory than the weights.
+    """
     path = folder / "config.json"
     config = _read_json(path)
     with _quiet():
         try:
-            with torch.device("meta"):  # only an outline: a damaged configuration may ask for any size
-                outline = build(config)
+            with torch.device("meta"):
+                model = build(config)
         except Exception as error:  # whatever comes of numbers that are texts, zero or missing
             raise CheckpointError(f"{path}: describes no model ({_line(error)}): {_AGAIN}") from None
-        state = _read_weights(folder / file, outline, shared or {})
-        model = build(config)
-    model.load_state_dict(state)
+    state = _read_state(folder / file, model, shared or {}, torch.device(device), dtype or default_dtype(device))
+    model.load_state_dict(state, assign=True)
+    for name, source in (shared or {}).items():  # one parameter, or moving the model would make two of it
+        model.get_submodule(name.rpartition(".")[0]).weight = model.get_parameter(source)
+    restore_tables(model, device)
     return model.eval().requires_grad_(False)
+
+
+def dtype_of(model: torch.nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    """What a parameter is stored as in a model of `dtype`: diffusers keeps some of a Wan transformer's in float32."""
+    keep = model._keep_in_fp32_modules if isinstance(model, WanTransformer3DModel) else ()
+    return torch.float32 if any(part in name for part in keep) else dtype
+
+
+def cast(model: torch.nn.Module, dtype: torch.dtype) -> Any:
+    """The same object, its parameters stored as `dtype_of` says."""
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(dtype_of(model, name, dtype))
+    return model
+
+
+def restore_tables(model: torch.nn.Module, device: str | torch.device) -> None:
+    """Makes the rotary tables of a model that was outlined on the meta device; no checkpoint holds them."""
+    for name, module in model.named_children():
+        if isinstance(module, WanRotaryPosEmbed):
+            tables = WanRotaryPosEmbed(module.attention_head_dim, module.patch_size, module.max_seq_len)
+            setattr(model, name, tables.to(device))
 
 
 @contextmanager
@@ -167,8 +260,16 @@ def _quiet() -> Iterator[None]:
         diffusers_logging.set_verbosity(level)
 
 
-def _read_weights(path: Path, model: torch.nn.Module, shared: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    state = read_checkpoint(path)
+def _read_state(
+    path: Path, model: torch.nn.Module, shared: Mapping[str, str], device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The weights of `model`, each where and as it shall be; what diffusers keeps in float32 stays so."""
+    state: dict[str, torch.Tensor] = {}
+    for shard in read_weights(path):
+        for name, tensor in shard.items():
+            kind = dtype_of(model, name, dtype) if tensor.is_floating_point() else tensor.dtype
+            # A copy has its own, aligned memory; where it lies in a file would decide about the last bits of results.
+            state[name] = tensor.to(device, kind, copy=True)
     state |= {name: state[source] for name, source in shared.items() if source in state}
     try:
         check_fit(model, {name: (name, tensor) for name, tensor in state.items()})

@@ -2,8 +2,7 @@
 
 import copy
 import random
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,37 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage, Reel
-from shotstream_lite.story import Shot, Story, StoryError, captions, check_shot, load_story, save_story
+from shotstream_lite.story import (
+    Shot,
+    Story,
+    StoryError,
+    Turn,
+    captions,
+    check_shot,
+    every_line,
+    load_story,
+    save_story,
+)
+from shotstream_lite.take import Take
+
+OF_ONE_SHOT = ("policy", "budget", "phase", "steps", "shift", "chunk", "weights")
+"""What may change from shot to shot: settings of the stream, and which of the model's transformers tells."""
 
 
 @dataclass(frozen=True, eq=False)
 class ToldShot:
-    """A finished shot: what was asked (caption, frames, seed all set), its footage, and how long it took (seconds)."""
+    """A finished shot: what was asked (caption, frames, seed all set), its footage, and how long it took (seconds).
+
+    `model_seconds` is the part of `seconds` before the codec.
+    """
 
     shot: Shot
     footage: Footage
     first_frame_seconds: float
     seconds: float
+    model_seconds: float = 0.0
 
 
 class StorySession:
@@ -59,15 +77,24 @@ class StorySession:
         settings = self.pipeline.settings.changes(self.settings)
         return replace(self._plan, shots=tuple(told.shot for told in self.shots), settings=settings)
 
-    def next_shot(self, caption: str, frames: int | None = None, seed: int | None = None) -> Iterator[np.ndarray]:
+    def next_shot(
+        self,
+        caption: str,
+        frames: int | None = None,
+        seed: int | None = None,
+        turns: Sequence[Turn] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> Take:
         """Tells one more shot.
 
-        The input is checked at once; frames are made as the iterator is asked for them. The shot joins the story when
-        the iterator is through; one that is left early leaves no trace.
+        The input is checked at once; frames are made as the take is asked for them. The shot joins the story when
+        the take is through; one that is left early leaves no trace.
 
         Args:
             frames: pixel frames, 4k+1; None for the settings' usual length.
             seed: None for the one that follows the last shot's.
+            turns: captions that follow on the way; `Take.turn` gives one while the shot is made.
+            settings: what is different in this shot only, see OF_ONE_SHOT; saved with the story.
 
         Yields:
             uint8 [f, height, width, 3], see `ShotStreamPipeline.shot`.
@@ -78,7 +105,8 @@ class StorySession:
         """
         frames = self.settings.shot_frames if frames is None else frames
         before = self.shots[-1].shot.seed if self.shots else self.seed
-        return self._tell(self.shots, Shot(caption, frames, _following(before) if seed is None else seed))
+        seed = _following(before) if seed is None else seed
+        return self._tell(self.shots, Shot(caption, frames, seed, tuple(turns), dict(settings or {})))
 
     def retake(
         self,
@@ -86,17 +114,19 @@ class StorySession:
         caption: str | None = None,
         frames: int | None = None,
         seed: int | None = None,
-    ) -> Iterator[np.ndarray]:
-        """Tells shot `number` (from 1; None for the last) once more, with another seed, caption or length.
+        settings: Mapping[str, Any] | None = None,
+    ) -> Take:
+        """Tells shot `number` (from 1; None for the last) once more, with another seed, caption, length or settings.
 
-        Earlier shots stay as they are. The old take and all later shots, which remembered it, go when the new one is
-        through. Yields and raises as `next_shot`.
+        A new caption replaces the old one and its turns. Earlier shots stay as they are. The old take and all later
+        shots, which remembered it, go when the new one is through. Yields and raises as `next_shot`.
         """
         number = len(self.shots) if number is None else number
         if not 1 <= number <= len(self.shots):
             raise StoryError(f"there is no shot {number} to take again: the story has {len(self.shots)}")
         old = self.shots[number - 1].shot
         wishes = {"caption": caption, "frames": frames, "seed": _following(old.seed) if seed is None else seed}
+        wishes |= {"turns": None if caption is None else (), "settings": None if settings is None else dict(settings)}
         shot = replace(old, **{name: value for name, value in wishes.items() if value is not None})
         return self._tell(self.shots[: number - 1], shot)
 
@@ -133,40 +163,48 @@ class StorySession:
     def of(cls, pipeline: ShotStreamPipeline, story: Story) -> "StorySession":
         """A session about to tell a written story. Every caption is checked now, before the first frame is made."""
         session = cls(pipeline, story.global_caption, story.seed, story.settings)
-        pipeline.text.check(captions(story, len(story.shots) - 1))
+        for number, lines in enumerate(captions(story, len(story.shots)), start=1):
+            session._for_one_shot(story.shots[number - 1].settings, f"shot{number}")
+            for line in every_line(lines):
+                pipeline.text.check([line], first=number)
         session.script = story.shots
         return session
 
     def tell(self) -> Iterator[np.ndarray]:
         """Tells what the script still holds, shot after shot; yields pieces of film as `next_shot` does."""
         while self.script:
-            shot = self.script[0]
-            yield from self.next_shot(shot.caption, shot.frames, shot.seed)
+            shot, *later = self.script
+            take = self.next_shot(shot.caption, shot.frames, shot.seed, shot.turns, shot.settings)
+            if later:
+                take.follow(later[0].caption)
+            yield from take
             self.script = self.script[1:]
 
-    def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Iterator[np.ndarray]:
-        check_shot(shot, f"shot{len(past) + 1}")
-        lines = captions(replace(self._plan, shots=(*(told.shot for told in past), shot)), len(past))
-        self.pipeline.text.check(lines[-1:], first=len(lines))
-        footage = [told.footage for told in past]
-        made = self.pipeline.shot(lines, footage, seed=shot.seed, frames=shot.frames, settings=self.settings)
-        return self._record(self.shots, past, shot, made)
+    def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Take:
+        name = f"shot{len(past) + 1}"
+        check_shot(shot, name)
+        pipeline, settings = self._for_one_shot(shot.settings, name)
+        story = replace(self._plan, shots=(*(told.shot for told in past), shot))
+        for line in every_line(captions(story, len(past))[-1]):
+            self.pipeline.text.check([line], first=len(past) + 1)
+        told = self.shots
 
-    def _record(
-        self, told: tuple[ToldShot, ...], past: tuple[ToldShot, ...], shot: Shot, made: Iterator[np.ndarray]
-    ) -> Iterator[np.ndarray]:
-        pieces: list[np.ndarray] = []
-        first = busy = 0.0
-        began = time.perf_counter()
-        for frames in made:
-            busy += time.perf_counter() - began
-            first = first or busy
-            pieces.append(frames)
-            yield frames
+        def finish(take: Take, frames: np.ndarray) -> None:
             if self.shots is not told:
                 raise StoryError("the story's shots changed while this one was made: ask for it again")
-            began = time.perf_counter()  # what the listener does with the frames is not our time
-        self.shots = (*past, ToldShot(shot, self._reel.append(np.concatenate(pieces)), first, busy))
+            seconds = take.first_frame_seconds, take.seconds, take.model_seconds
+            self.shots = (*past, ToldShot(take.shot, self._reel.append(frames), *seconds))
+
+        return Take(pipeline, story, [told.footage for told in past], settings, finish)
+
+    def _for_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[ShotStreamPipeline, StreamSettings]:
+        """Who tells the shot called `name`, and how. Raises StoryError, and CheckpointError for unknown weights."""
+        changes = dict(changes)
+        for key in set(changes) - set(OF_ONE_SHOT):
+            raise StoryError(f"settings of {name}: {key!r} is not one shot's: write one of {', '.join(OF_ONE_SHOT)}")
+        weights = changes.pop("weights", None)
+        pipeline = self.pipeline if weights is None else self.pipeline.with_weights(weights)
+        return pipeline, self.settings.changed(changes)
 
 
 def _following(seed: int) -> int:

@@ -22,7 +22,7 @@ MAX_SEED = 2**63 - 1
 
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
-_OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "settings", "video_path")
+_OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings", "shot_settings", "video_path")
 _KINDS = {bool: "true or false", int: "a number", float: "a fraction", str: "a text", list: "a list", dict: "an object"}
 
 
@@ -31,12 +31,30 @@ class StoryError(ValueError):
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A new caption in the middle of a shot, from pixel frame `frame` on: the first one of some chunk."""
+
+    frame: int
+    caption: str
+
+
+@dataclass(frozen=True)
 class Shot:
-    """What is seen, for how many pixel frames (4k+1), from which seed; None lets the teller choose."""
+    """What is seen, for how many pixel frames (4k+1), from which seed; None lets the teller choose.
+
+    `turns` change the caption on the way, earliest first. `settings` are kept as written and understood by whoever
+    tells the story; they hold for this shot only.
+    """
 
     caption: str
     frames: int | None = None
     seed: int | None = None
+    turns: tuple[Turn, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def caption_at(self, frame: int) -> str:
+        """What holds at pixel frame `frame`."""
+        return next((turn.caption for turn in reversed(self.turns) if turn.frame <= frame), self.caption)
 
 
 @dataclass(frozen=True)
@@ -60,12 +78,33 @@ class Story:
             check_shot(shot, f"shot{number}")
 
 
-def captions(story: Story, last: int) -> list[str]:
+Lines = str | tuple[tuple[int, str], ...]
+"""What the model reads in a shot: one caption, or several, each with the first pixel frame it is for."""
+
+
+def captions(story: Story, last: int) -> list[Lines]:
     """The captions the model reads for shots 0..last: the global one, "shot{i}:" from zero, the shot's own.
 
     Nothing stands between the three parts (released utils/dataset.py).
     """
-    return [f"{story.global_caption}shot{i}:{shot.caption}" for i, shot in enumerate(story.shots[: last + 1])]
+    return [_lines(f"{story.global_caption}shot{i}:", shot) for i, shot in enumerate(story.shots[: last + 1])]
+
+
+def _lines(opening: str, shot: Shot) -> Lines:
+    turns = tuple((turn.frame, opening + turn.caption) for turn in shot.turns)
+    return ((0, opening + shot.caption), *turns) if turns else opening + shot.caption
+
+
+def line_at(lines: Lines, frame: int) -> str:
+    """What the model reads for pixel frame `frame` of a shot."""
+    if isinstance(lines, str):
+        return lines
+    return next(text for first, text in reversed(lines) if first <= frame)
+
+
+def every_line(lines: Lines) -> list[str]:
+    """All the model reads in a shot, in order."""
+    return [lines] if isinstance(lines, str) else [text for _, text in lines]
 
 
 def check_shot(shot: Shot, name: str) -> None:
@@ -73,6 +112,14 @@ def check_shot(shot: Shot, name: str) -> None:
     check_caption(shot.caption, name)
     check_frames(shot.frames, f"frames of {name}")
     _check_seed(shot.seed, f"seed of {name}")
+    before = -1
+    for turn in shot.turns:
+        check_caption(turn.caption, f"a turn of {name}")
+        if not _is_whole(turn.frame) or not before < turn.frame <= MAX_FRAMES:
+            raise StoryError(f"turns of {name}: frame is {turn.frame!r}: write rising frames from 0 to {MAX_FRAMES}")
+        before = turn.frame
+    if not isinstance(shot.settings, Mapping):
+        raise StoryError(f"shot_settings of {name} is {_kind(shot.settings)}: write an object or null")
 
 
 def check_caption(caption: Any, name: str) -> None:
@@ -136,7 +183,10 @@ def story_json(story: Story) -> str:
     if not story.shots:
         raise StoryError("the story has no shots: tell at least one before saving")
     frames, seeds = [shot.frames for shot in story.shots], [shot.seed for shot in story.shots]
-    ours = {"seed": story.seed, "seeds": seeds, "frames": frames, "settings": dict(story.settings) or None}
+    turns = [[vars(turn) for turn in shot.turns] or None for shot in story.shots]
+    switched = [dict(shot.settings) or None for shot in story.shots]
+    ours = {"seed": story.seed, "seeds": seeds, "frames": frames, "turns": turns}
+    ours |= {"settings": dict(story.settings) or None, "shot_settings": switched}
     said = {key: value for key, value in ours.items() if value is not None and value != [None] * len(seeds)}
     shots = {f"shot{number}": shot.caption for number, shot in enumerate(story.shots, start=1)}
     return json.dumps({"global_caption": story.global_caption} | shots | said, ensure_ascii=False, indent=2)
@@ -163,8 +213,18 @@ def _story_of_keys(data: Mapping[str, Any]) -> Story:
         raise StoryError(f'settings is {_kind(settings)}: write an object such as {{"policy": "dynamic"}}')
     frames = [data["frames"]] * count if _is_whole(data.get("frames")) else _per_shot(data, "frames", count)
     seeds = _per_shot(data, "seeds", count)
-    told = tuple(Shot(data[f"shot{i + 1}"], frames[i], seeds[i]) for i in range(count))
-    return Story(data["global_caption"], told, data.get("seed"), settings)
+    turns = [_turns(value, f"turns of shot{i}") for i, value in enumerate(_per_shot(data, "turns", count), start=1)]
+    switched = [{} if value is None else value for value in _per_shot(data, "shot_settings", count)]
+    told = (Shot(data[f"shot{i + 1}"], frames[i], seeds[i], turns[i], switched[i]) for i in range(count))
+    return Story(data["global_caption"], tuple(told), data.get("seed"), settings)
+
+
+def _turns(value: Any, name: str) -> tuple[Turn, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or any(not isinstance(v, dict) or set(v) != {"frame", "caption"} for v in value):
+        raise StoryError(f'{name}: write a list such as [{{"frame": 9, "caption": "..."}}], or null')
+    return tuple(Turn(**turn) for turn in value)
 
 
 def _check_keys(data: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -183,7 +243,7 @@ def _per_shot(data: Mapping[str, Any], name: str, count: int) -> Sequence[Any]:
         return [None] * count
     if not isinstance(values, list) or len(values) != count:
         got = f"a list of {len(values)}" if isinstance(values, list) else _kind(values)
-        raise StoryError(f"{name} is {got} for {count} shots: write a list with a number or null for each")
+        raise StoryError(f"{name} is {got} for {count} shots: write a list with one entry or null for each")
     return values
 
 

@@ -3,6 +3,8 @@
 import difflib
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
@@ -75,6 +77,12 @@ class CaptionEncoder:
 
     A caption is always encoded alone: the numbers then do not depend on what else was asked for, which is
     what lets a story replay bit for bit.
+
+    Args:
+        length: rows of an embedding.
+        truncate: cut what does not fit instead of raising StoryError.
+        deliver: the device embeddings are wanted on; None: where the encoder is.
+        visit: the encoder waits where it is and goes to `deliver` only while it encodes new captions.
     """
 
     def __init__(
@@ -85,15 +93,39 @@ class CaptionEncoder:
         *,
         truncate: bool = False,
         remember: int = 32,
+        deliver: torch.device | str | None = None,
+        visit: bool = False,
     ) -> None:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.length, self.truncate, self.remember = length, truncate, remember
+        self.deliver, self.visit = deliver, visit
         self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self._lock = Lock()
+        self._aside = ThreadPoolExecutor(1, "captions")
 
-    @torch.no_grad()
+    def prepare(self, captions: Sequence[str]) -> None:
+        """Encodes captions that will soon be asked for, beside what else goes on.
+
+        What is wrong with them is said when they are asked for.
+        """
+        self._aside.submit(self, captions)
+
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Embeddings [n, length, dim] of n captions. Raises StoryError as `encode_captions` does."""
-        return torch.cat([self._one(caption) for caption in captions])
+        with self._lock:
+            return self._all(captions)
+
+    @torch.no_grad()
+    def _all(self, captions: Sequence[str]) -> Tensor:
+        home = self.text_encoder.device
+        away = self.visit and any(caption not in self._known for caption in captions)
+        if away:
+            self._move(self.deliver)
+        try:
+            return torch.cat([self._one(caption) for caption in captions])
+        finally:
+            if away:
+                self._move(home)
 
     def check(self, captions: Sequence[str], first: int = 1) -> None:
         """Raises StoryError if a story's captions, from shot `first` on, do not fit; ask before the work starts."""
@@ -105,11 +137,16 @@ class CaptionEncoder:
         """The words the tokenizer does not know, each with the nearest it knows."""
         return unknown_words(self.tokenizer, caption)
 
+    @torch.inference_mode(False)  # or its parameters would be inference tensors from now on
+    def _move(self, device: torch.device | str) -> None:
+        self.text_encoder.to(device)
+
     def _one(self, caption: str) -> Tensor:
         if caption not in self._known:
-            self._known[caption] = encode_captions(
+            embedding = encode_captions(
                 self.text_encoder, self.tokenizer, [caption], self.length, truncate=self.truncate
             )
+            self._known[caption] = embedding.to(self.deliver or embedding.device)
             if len(self._known) > self.remember:
                 self._known.popitem(last=False)
         self._known.move_to_end(caption)

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
+from shotstream_lite.attention import attend
 from shotstream_lite.cache import CaptionKeys, ShotCache
 from shotstream_lite.rope import SHOT_PHASE, rope_table, rotate
 
 Extend = Callable[..., tuple[Tensor, Tensor]]
+Halves = tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]
+"""What a block does before its attention and after it."""
 
 
 class ShotStreamTransformer(WanTransformer3DModel):
@@ -25,6 +27,9 @@ class ShotStreamTransformer(WanTransformer3DModel):
     Latents are [batch, channels, frames, height, width], timesteps 1000 * sigma, and the returned flow
     predicts ``noise - clean``. The stock forward of diffusers stays available as ``model(...)``.
     """
+
+    halves: Halves | None = None  # compiled ones, see `compile_halves`
+    whole: Callable[..., Tensor] | None = None  # a compiled block for `joint`, see `compile_blocks`
 
     def joint(
         self,
@@ -64,7 +69,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         table = rope_table(positions, shot_ids, *grid, self.config.attention_head_dim, phase)
         if mask is not None:
             mask = torch.kron(mask, torch.ones(2 * [grid[0] * grid[1]], dtype=torch.bool, device=mask.device))
-            mask = mask.to(latents.device)
+            mask = mask.to(latents.device)[None, None]
         return self._through(latents, timestep, table.to(latents.device), captions, caption_ids, mask=mask)
 
     @torch.no_grad()
@@ -130,7 +135,9 @@ class ShotStreamTransformer(WanTransformer3DModel):
         x = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))
         x = x.flatten(3).permute(0, 2, 3, 1).contiguous()
         checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
-        run = partial(self._gradient_checkpointing_func, run_block) if checkpointing else run_block
+        run = partial(run_block, halves=self.halves) if self.halves else run_block
+        run = self.whole if self.whole and extend is None else run
+        run = partial(self._gradient_checkpointing_func, run) if checkpointing else run
         for layer, block in enumerate(self.blocks):
             remember = partial(extend, layer) if extend else None
             x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, mask)
@@ -144,7 +151,10 @@ class ShotStreamTransformer(WanTransformer3DModel):
         The sinusoid is evaluated in float64 as in the released code; diffusers' float32 is off by 1e-5.
         """
         embedder = self.condition_embedder
-        time = torch.as_tensor(timestep, device=device).double()
+        time = torch.as_tensor(timestep)
+        if time.is_cpu and time.ndim == 0:  # written by a kernel: a copy from the host would wait for all work before
+            time = torch.full((), time.item(), device=device, dtype=torch.float64)
+        time = time.to(device, torch.float64)
         time = time[(...,) + (None,) * (3 - time.ndim)]
         half = self.config.freq_dim // 2
         angles = time * 10000 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
@@ -163,15 +173,50 @@ def run_block(
     caption: tuple[Tensor, Tensor],
     remember: Extend | None,
     mask: Tensor | None,
+    halves: Halves | None = None,
 ) -> Tensor:
     """One block on tokens [B, F, tokens, dim]; modulations are per frame and never spread over the tokens."""
-    modulation = block.scale_shift_table[0].unsqueeze(1) + modulation
-    shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)
-    attended = self_attention(block.attn1, modulated(block.norm1, x, shift1, scale1), table, remember, mask)
-    x = torch.addcmul(x.float(), attended.float(), gate1).type_as(x)
-    x = x + cross_attention(block.attn2, block.norm2(x.float()).type_as(x), *caption)
-    fed = block.ffn(modulated(block.norm3, x, shift2, scale2))
+    before, after = halves or (before_attention, after_attention)
+    query, keys, values = before(block, x, modulation, table)
+    if remember is not None:
+        keys, values = remember(keys, values, query)
+    return after(block, x, attend(block.attn1, query, keys, values, mask), modulation, *caption)
+
+
+def before_attention(block: nn.Module, x: Tensor, modulation: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries, rotated keys and values of tokens [B, F, tokens, dim]: [B, heads, F * tokens, head_dim] each."""
+    attn = block.attn1
+    shift, scale, _, _, _, _ = (block.scale_shift_table[0].unsqueeze(1) + modulation).unbind(2)
+    flat = modulated(block.norm1, x, shift, scale).flatten(1, 2)
+    query = rotate(attn.norm_q(attn.to_q(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
+    keys = rotate(attn.norm_k(attn.to_k(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
+    return query, keys, heads_first(attn.to_v(flat), attn.heads)
+
+
+def after_attention(
+    block: nn.Module, x: Tensor, attended: Tensor, modulation: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Adds what attention [B, F * tokens, dim] found, then the caption's part, then what the feed-forward net makes."""
+    _, _, gate1, shift, scale, gate2 = (block.scale_shift_table[0].unsqueeze(1) + modulation).unbind(2)
+    x = torch.addcmul(x.float(), attended.view_as(x).float(), gate1).type_as(x)
+    x = x + cross_attention(block.attn2, block.norm2(x.float()).type_as(x), keys, values)
+    fed = block.ffn(modulated(block.norm3, x, shift, scale))
     return torch.addcmul(x.float(), fed.float(), gate2).type_as(x)
+
+
+def compile_halves(model: ShotStreamTransformer, **options) -> None:
+    """Compiles what blocks do before and after their attention; `options` are `torch.compile`'s.
+
+    Attention and the caches stay outside: their key ranges grow from chunk to chunk, and each would be compiled anew.
+    All blocks share the two graphs, one for each number of tokens.
+    """
+    model.halves = tuple(torch.compile(half, **options) for half in (before_attention, after_attention))
+
+
+def compile_blocks(model: ShotStreamTransformer, **options) -> None:
+    """Compiles the blocks in halves, and in one piece for `joint`, where nothing grows: for training."""
+    compile_halves(model, **options)
+    model.whole = torch.compile(run_block, **options)
 
 
 def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -179,29 +224,10 @@ def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tenso
     return torch.addcmul(shift, norm(x.float()), 1 + scale).type_as(x)
 
 
-def self_attention(attn: nn.Module, x: Tensor, table: Tensor, remember: Extend | None, mask: Tensor | None) -> Tensor:
-    """Rotated attention of tokens [B, F, tokens, dim] to themselves and to what `remember` puts before."""
-    flat = x.flatten(1, 2)
-    query = rotate(attn.norm_q(attn.to_q(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
-    keys = rotate(attn.norm_k(attn.to_k(flat)).unflatten(2, (attn.heads, -1)), table).transpose(1, 2)
-    values = heads_first(attn.to_v(flat), attn.heads)
-    if remember is not None:
-        keys, values = remember(keys, values)
-    return attend(attn, query, keys, values, mask).view_as(x)
-
-
 def cross_attention(attn: nn.Module, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Each group of frames attends to its caption; keys, values [B * groups, heads, text, head_dim]."""
     query = attn.norm_q(attn.to_q(x)).view(len(keys), -1, x.shape[-1])
     return attend(attn, heads_first(query, attn.heads), keys, values).view_as(x)
-
-
-def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention over [B, heads, tokens, head_dim], then the output projection: [B, tokens, dim]."""
-    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
-    for module in attn.to_out:
-        out = module(out)
-    return out
 
 
 def heads_first(x: Tensor, heads: int) -> Tensor:

@@ -110,7 +110,7 @@ def model_folder(tmp_path_factory) -> Path:
     tokenizer.save_pretrained(folder / "tokenizer")
     build_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
     codec.build_codec(8).save_pretrained(folder / "vae")
-    base.build_transformer().save_pretrained(folder / "transformer")
+    base.build_transformer(8).save_pretrained(folder / "transformer")
     save_settings(StreamSettings(height=32, width=48, shot_frames=13), folder)
     return folder
 

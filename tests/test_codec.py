@@ -1,10 +1,25 @@
-"""The codec: streamed decoding equals whole decoding, streams do not mix, frames are encoded alone."""
+"""The codec: streamed decoding equals whole decoding, streams do not mix, frames are encoded alone, tiles fit."""
+
+import copy
+from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from shotstream_lite.codec import Codec, CodecError, latent_frames, pixel_frames, to_frames, to_pixels
+from shotstream_lite.codec import (
+    OVERLAP,
+    Codec,
+    CodecError,
+    StreamDecoder,
+    channels_last,
+    compile_norms,
+    latent_frames,
+    pixel_frames,
+    tile_spans,
+    to_frames,
+    to_pixels,
+)
 
 
 def tiny_vae(patch_size: int | None, is_residual: bool = False) -> AutoencoderKLWan:
@@ -113,3 +128,57 @@ def test_frames_and_pixels_are_inverse():
     assert pixels.shape == (2, 3, 3, 256) and pixels.min() == -1 and pixels.max() == 1
     assert torch.equal(to_frames(pixels), frames)
     assert to_frames(torch.full((1, 3, 2, 2), 1.5)).max() == 255
+
+
+@pytest.mark.parametrize(("size", "tiles"), [(60, 2), (104, 2), (60, 3), (9, 2), (6, 3)])
+def test_tiles_cover_everything_and_overlap(size, tiles):
+    spans = tile_spans(size, tiles)
+    assert spans[0][0] == 0 and spans[-1][1] == size and len({stop - start for start, stop in spans}) == 1
+    assert all(min(OVERLAP, size) <= a[1] - b[0] for a, b in pairwise(spans))
+
+
+def test_tiles_are_put_back_in_place_without_seams(monkeypatch):
+    """Pictures that are their latents, enlarged: whatever the tiles, the whole comes back."""
+    codec = Codec(tiny_vae(None), tiles=3)
+    enlarged = lambda _, z: z.repeat_interleave(4, -1).repeat_interleave(4, -2)  # noqa: E731
+    monkeypatch.setattr(StreamDecoder, "decode", enlarged)
+    latents = torch.randn(1, 4, 2, 20, 26)
+    torch.testing.assert_close(codec.stream().decode(latents), enlarged(None, latents))
+
+
+def test_tiled_streams_equal_tiled_wholes_and_nearly_the_untiled(codec):
+    latents = torch.randn(1, 4, 4, 12, 18)
+    tiled = Codec(codec.vae, tiles=2)
+    stream = tiled.stream()
+    parts = torch.cat([stream.decode(part) for part in latents.split([1, 2, 1], dim=2)], 2)
+    assert torch.equal(parts, tiled.decode(latents))
+    whole = codec.decode(latents)
+    assert parts.shape == whole.shape
+    assert 0 < (parts - whole).abs().mean() < 0.2 * whole.std()
+
+
+def test_channels_last_decodes_the_same(codec):
+    latents = torch.randn(1, 4, 3, 4, 6)
+    expected = codec.decode(latents)
+    vae = channels_last(copy.deepcopy(codec.vae))
+    convolutions = [m for m in vae.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last_3d) for m in convolutions)
+    torch.testing.assert_close(Codec(vae).decode(latents), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled_norms_decode_the_same_with_the_same_weights(codec, dtype):
+    torch._dynamo.reset()  # graphs of other tests count towards what torch keeps
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    vae = copy.deepcopy(codec.vae).to(dtype)
+    latents, weights = torch.randn(1, 4, 2, 4, 6, dtype=dtype), list(vae.state_dict())
+    expected = Codec(vae).decode(latents)
+    compile_norms(vae, backend=backend)
+    torch.testing.assert_close(Codec(vae).decode(latents), expected)
+    assert graphs and list(vae.state_dict()) == weights
+    assert not any(isinstance(m, torch.nn.SiLU) for m in vae.decoder.modules())

@@ -18,7 +18,7 @@ def test_recorded_histories(golden):
         assert [frame for _, frame in chosen] == case["within_shot_indices"]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "none"])
 @pytest.mark.parametrize("shots", range(1, 12))
 def test_every_policy_spends_the_budget_in_order(policy, shots):
     lengths = [33 + shot for shot in range(shots)]
@@ -31,6 +31,10 @@ def test_policies_differ_in_frames_only():
     assert select([33, 33], 6, "first") == [(0, 0)] * 3 + [(1, 0)] * 3
     assert select([33, 33], 6, "first-last") == [(0, 0), (0, 0), (0, 32), (1, 0), (1, 0), (1, 32)]
     assert select([33, 33], 6) == [(0, 0), (0, 16), (0, 32), (1, 0), (1, 16), (1, 32)]
+
+
+def test_no_history():
+    assert select([33, 33], 6, "none") == []
 
 
 def test_halves_are_rounded_to_even():

@@ -63,7 +63,7 @@ def test_other_weights_lie_beside_the_student(copy):
     shutil.copytree(copy / "transformer", copy / "causal-init")
     load_transformer(copy, "causal-init")
     message = complaint(load_transformer, copy, "studnet")
-    assert message == "weights is 'studnet': choose one of student, causal-init, teacher, base"
+    assert message == "weights is 'studnet': choose one of student, intra-shot, causal-init, teacher, base"
 
 
 def test_a_folder_is_a_model_if_it_has_settings(copy):

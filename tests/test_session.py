@@ -1,14 +1,20 @@
 """A story being told: what may be changed, what stays as it was, and that a saved story is the same film again."""
 
 import hashlib
+import json
+import shutil
 from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 
 from shotstream_lite.codec import CodecError
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, Story, StoryError, load_story
+from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, load_story, parse_story
+from shotstream_lite.training import base
 
 GLOBAL = "A story about a red ball and a blue box, by the sea."
 LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.", "Medium shot: the red ball spins.")
@@ -204,6 +210,17 @@ def test_tell_goes_through_the_script_and_on_after_a_stop(pipeline):
     assert hashes(stopped) == hashes(whole)
 
 
+def test_the_next_caption_is_prepared_when_all_latents_of_a_shot_are_known(pipeline, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(pipeline.text, "prepare", lambda lines: prepared.append((session.shots, lines)))
+    session = StorySession.of(pipeline, Story(GLOBAL, [Shot(LINES[0], 21), Shot(LINES[1], 5)], seed=3))
+    lines = captions(Story(GLOBAL, [Shot(LINES[0]), Shot(LINES[1])]), 1)
+    for frames in session.tell():
+        if not session.shots and len(prepared) == 1:
+            assert len(frames) == 12  # the last chunk
+    assert prepared == [((), [lines[1]])]
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -244,3 +261,172 @@ def test_bad_stories_are_refused_before_work_starts(pipeline):
         StorySession(pipeline, GLOBAL, seed="7")
     with pytest.raises(StoryError, match="global_caption is empty"):
         StorySession(pipeline, "")
+
+
+def turned(session: StorySession, number: int, caption: str = LINES[1], **options) -> np.ndarray:
+    """A shot that gets another caption when `number` pieces of it are out."""
+    take = session.next_shot(LINES[0], frames=37, **options)
+    pieces = list(islice(take, number))
+    take.turn(caption)
+    return np.concatenate([*pieces, *take])
+
+
+def test_a_turn_changes_what_follows_and_nothing_before(pipeline):
+    plain, session = StorySession(pipeline, GLOBAL, seed=0), StorySession(pipeline, GLOBAL, seed=0)
+    straight, film = run(plain.next_shot(LINES[0], frames=37)), turned(session, 2)
+    assert np.array_equal(film[:9], straight[:9]) and not np.array_equal(film[9:21], straight[9:21])
+    assert session.shots[0].shot.turns == (Turn(9, LINES[1]),)
+    assert session.shots[0].shot.caption == LINES[0]
+
+
+def test_a_turn_reads_the_new_caption_and_keeps_both_memories(pipeline, calls):
+    keys, context = calls(pipeline.transformer, "caption_keys"), calls(pipeline.transformer, "context")
+    turned(StorySession(pipeline, GLOBAL, seed=0), 2)
+    assert len(keys) == 2 and len(context) == 1
+    assert torch.equal(keys[1][0], pipeline.text([f"{GLOBAL}shot0:{LINES[1]}"])[None])
+
+
+def test_the_same_caption_again_is_no_turn_to_see(pipeline):
+    plain, session = StorySession(pipeline, GLOBAL, seed=0), StorySession(pipeline, GLOBAL, seed=0)
+    assert np.array_equal(run(plain.next_shot(LINES[0], frames=37)), turned(session, 2, LINES[0]))
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 3])
+def test_a_story_with_turns_replays(pipeline, tmp_path, pieces):
+    """The shot after a turned one remembers frames from before and after the turn, each with its own caption."""
+    session = StorySession(pipeline, GLOBAL, seed=0)
+    turned(session, pieces)
+    run(session.next_shot(LINES[2], frames=9))
+    assert session.shots[0].shot.turns[0].frame == (0, 9, 9, 21)[pieces]
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+
+
+def test_remembered_frames_read_the_caption_they_were_made_with(pipeline, calls):
+    session = StorySession(pipeline, GLOBAL, seed=0)
+    turned(session, 2)
+    context = calls(pipeline.transformer, "context")
+    run(session.next_shot(LINES[2], frames=5))
+    ((_, _, captions, ids),) = context
+    assert len(captions) == 3  # before the turn, after it, the new shot
+    assert ids.tolist() == [[0, 0, 1, 1, 1, 1]]  # frames 0, 7, 14, 22, 29, 36; the turn is at 9
+
+
+def test_a_retake_turns_again_unless_it_has_a_caption(pipeline):
+    session = StorySession(pipeline, GLOBAL, seed=0)
+    film = turned(session, 2)
+    assert np.array_equal(run(session.retake(seed=session.shots[0].shot.seed)), film)
+    run(session.retake(caption=LINES[2]))
+    assert session.shots[0].shot.turns == ()
+
+
+def test_a_turn_comes_too_late_for_the_last_chunk(pipeline):
+    session = StorySession(pipeline, GLOBAL, seed=0)
+    take = session.next_shot(LINES[0], frames=13)
+    list(islice(take, 3))
+    take.turn(LINES[1])
+    assert not list(take) and take.unheard == LINES[1] and session.shots[0].shot.turns == ()
+    for bad in ("", "red " * 80, 7):
+        with pytest.raises(StoryError):
+            take.turn(bad)
+
+
+@pytest.mark.parametrize(("pieces", "frames"), [(1, 9), (2, 9), (3, 21), (4, 33), (5, 37)])
+def test_a_shot_that_is_cut_is_a_shorter_shot(pipeline, tmp_path, pieces, frames):
+    session = told(pipeline, 1)
+    take = session.next_shot(LINES[1], frames=37)
+    list(islice(take, pieces))
+    take.cut()
+    list(take)
+    assert session.shots[1].footage.length == session.shots[1].shot.frames == frames
+    run(session.next_shot(LINES[2], frames=5))
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+
+
+def test_attention_is_measured_when_asked_for_and_changes_nothing(pipeline):
+    plain, session = told(pipeline, 1), told(pipeline, 1)
+    take = session.next_shot(LINES[1], frames=25)
+    assert take.shares is None
+    take.measuring = True
+    seen = [take.shares.clone() for _ in take]
+    assert [len(shares) for shares in seen] == [9, 9, 12, 13]
+    assert all(abs(float(shares.sum()) - 1) < 1e-5 and shares.min() > 0 for shares in seen)
+    run(plain.next_shot(LINES[1], frames=25))
+    assert hashes(plain) == hashes(session)
+
+
+def test_time_is_told_apart(pipeline):
+    (shot,) = told(pipeline, 1).shots
+    assert 0 < shot.model_seconds < shot.seconds
+
+
+def test_settings_of_one_shot_hold_for_it_alone_and_replay(pipeline, tmp_path):
+    session, plain = told(pipeline, 1), told(pipeline, 3)
+    run(session.next_shot(LINES[1], frames=5, settings={"policy": "none", "phase": 0, "steps": [1000, 500]}))
+    run(session.next_shot(LINES[2], frames=5))
+    assert not set(hashes(session)[5:]) & set(hashes(plain)[5:])
+    assert [dict(shot.settings) for shot in session.story.shots][::2] == [{}, {}]
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+    run(session.retake(2, settings={}, seed=plain.shots[1].shot.seed))
+    assert hashes(session) == hashes(plain)[:10]
+
+
+def test_without_a_history_a_shot_does_not_know_the_others(pipeline):
+    one, other = told(pipeline, 1, seed=1), told(pipeline, 1, seed=2)
+    alone = [run(s.next_shot(LINES[1], frames=5, seed=5, settings={"policy": "none"})) for s in (one, other)]
+    knowing = [run(s.retake(2, seed=5, settings={})) for s in (one, other)]
+    assert np.array_equal(*alone) and not np.array_equal(*knowing)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"height": 48}, StoryError, "settings of shot2: 'height' is not one shot's: write one of policy, budget"),
+        ({"policy": "newest"}, StoryError, "policy is 'newest'"),
+        ({"weights": "../teacher"}, CheckpointError, "this model has student"),
+        ({"weights": ["student"]}, CheckpointError, "this model has student"),
+    ],
+)
+def test_bad_settings_of_one_shot(model_folder, settings, error, words):
+    pipeline = ShotStreamPipeline.from_pretrained(model_folder)
+    with pytest.raises(error, match=words):
+        told(pipeline, 1).next_shot(LINES[1], settings=settings)
+    with pytest.raises(error):
+        StorySession.of(pipeline, Story(GLOBAL, [Shot(LINES[0]), Shot(LINES[1], settings=settings)]))
+
+
+def test_another_transformer_for_one_shot(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    torch.manual_seed(7)
+    base.build_transformer(8).save_pretrained(folder / "causal-init")
+    pipeline = ShotStreamPipeline.from_pretrained(folder)
+    assert pipeline.streaming_weights == ["student", "causal-init"]
+    session = told(pipeline, 1)
+    run(session.next_shot(LINES[1], frames=5, settings={"weights": "causal-init"}))
+    assert not set(hashes(session)[5:]) & set(hashes(told(pipeline, 2)))
+    run(session.next_shot(LINES[2], frames=5))
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+    assert pipeline.with_weights("causal-init") is pipeline.with_weights("causal-init")
+    assert pipeline.with_weights("student") is pipeline
+
+
+@pytest.mark.parametrize(
+    ("turns", "words"),
+    [
+        ([7], "turns of shot1: write a list"),
+        ([[{"frame": 9}]], "turns of shot1: write a list"),
+        ([[{"frame": 9, "caption": ""}]], "a turn of shot1 is empty"),
+        ([[{"frame": "9", "caption": "A ball."}]], "frame is '9': write rising frames"),
+        ([[{"frame": 9, "caption": "A ball."}] * 2], "write rising frames"),
+        ([[{"frame": 10**9, "caption": "A ball."}]], "write rising frames"),
+        ([], "turns is a list of 0 for 1 shots"),
+    ],
+)
+def test_bad_turns_of_a_story_file(turns, words):
+    with pytest.raises(StoryError, match=words):
+        parse_story(json.dumps({"global_caption": GLOBAL, "shot1": LINES[0], "turns": turns}))
+
+
+def test_a_turn_too_long_for_the_model_is_refused_before_work_starts(pipeline):
+    story = Story(GLOBAL, [Shot(LINES[0], turns=(Turn(9, "red " * 80),))])
+    with pytest.raises(StoryError, match="global_caption with shot1 has .* tokens"):
+        StorySession.of(pipeline, story)

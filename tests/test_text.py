@@ -1,6 +1,7 @@
 """Captions to embeddings: zero padding, Wan's own encoding, unknown words, and what is remembered."""
 
 from pathlib import Path
+from threading import current_thread
 
 import pytest
 import torch
@@ -91,6 +92,24 @@ def test_captions_are_encoded_once_and_alone(text_encoder, tokenizer):
     assert torch.equal(encode(["a red ball"])[0], first[0]) and len(calls) == 3
     assert torch.equal(encode(["a blue box"])[0], first[1]) and len(calls) == 4
     hook.remove()
+
+
+def test_what_was_prepared_is_there_when_asked_for(text_encoder, tokenizer):
+    threads = []
+    hook = text_encoder.register_forward_hook(lambda module, args, out: threads.append(current_thread().name))
+    encode, other = (CaptionEncoder(text_encoder, tokenizer, LENGTH) for _ in range(2))
+    encode.prepare(["a red ball"])
+    encode._aside.shutdown()
+    assert torch.equal(encode(["a red ball"]), other(["a red ball"]))
+    assert [name.startswith("captions") for name in threads] == [True, False]
+    hook.remove()
+
+
+def test_what_cannot_be_prepared_is_refused_when_asked_for(text_encoder, tokenizer):
+    encode = CaptionEncoder(text_encoder, tokenizer, 2)
+    encode.prepare(["a red ball and a blue box"])
+    with pytest.raises(StoryError, match="the model reads 2"):
+        encode(["a red ball and a blue box"])
 
 
 @pytest.mark.parametrize("path", sorted(STORIES.glob("*.json")), ids=lambda path: path.stem)

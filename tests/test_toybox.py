@@ -55,6 +55,24 @@ def test_walking_goes_where_it_says():
         assert np.sign(middle[-1] - middle[0]) == sign and abs(middle[-1] - middle[0]) > 20
 
 
+@pytest.mark.parametrize("shape", world.SHAPES)
+def test_who_spins_turns_away_and_comes_round(shape):
+    """The face is gone from behind; the body stands as it was, and so does all of it after a whole turn."""
+    who = world.Character(shape, "red", "crown", "low")
+    film = render(world.ToyStory((who,), "neutral"), _take(action="spin", camera="medium", beat=0)).astype(int)
+    eyes = (film.sum(-1) < 150).sum((1, 2))
+    assert eyes[0] > 5 and eyes[12] == 0
+    rows, columns = np.nonzero(np.abs(film[12] - film[0]).sum(-1) > 60)
+    assert np.ptp(rows) < 10 and np.ptp(columns) < 20  # no more has changed than a face
+    np.testing.assert_allclose(film[24], film[0], atol=1)
+
+
+def test_no_cut_is_between_shots_framed_alike():
+    for story in STORIES:
+        framed = [(set(take.subjects), take.place, take.camera) for take in story.takes]
+        assert all(a != b for a, b in zip(framed, framed[1:], strict=False))
+
+
 @pytest.mark.parametrize("name", ["hat", "stripe", "tint", "sun", "landmarks"])
 def test_what_is_unsaid_is_seen_but_never_written(name):
     """Two stories that differ in it alone look different and have the same captions."""
@@ -118,6 +136,16 @@ def test_next_shots_carry_their_own_captions_and_memory():
         else:
             assert f"shot{int(ids[-1])}:" in used[-1]
             assert [f"shot{int(i)}:" in used[int(r)] for i, r in zip(ids, reads, strict=True)].count(False) == 0
+
+
+def test_a_next_shot_may_be_a_single_frame():
+    films = _random_films(stories=3)
+    stills = films.stills.flatten(0, 2)
+    batch = dataset.next_shot_batch(films, 20, torch.Generator().manual_seed(0), still=True)
+    assert batch.target.shape == (20, 4, 1, 2, 3) and batch.shot_ids.shape == batch.caption_ids.shape == (20, 7)
+    for target, context in zip(batch.target, batch.context, strict=True):
+        assert (stills == target[:, 0]).flatten(1).all(1).sum() == 1
+        assert not (context == target).flatten(2).all(-1).all(0).any()  # of this shot, not of those before
 
 
 def test_the_probe_knows_the_right_answers():

@@ -25,15 +25,14 @@ def test_weights_are_halves_and_fit_in_a_wheel():
 
 def test_the_probe_reads_real_film():
     right = accuracy(load_probe(), real_film(120, HELD_OUT_SEED))
-    assert min(right[name] for name in ("colour", "setting", "camera", "tint", "hat", "stripe")) > 0.9
-    assert right["action"] > 0.85
+    assert min(right.values()) > 0.97
 
 
 def test_the_codec_keeps_the_picture():
     codec = load_pipeline("toybox").codec
     pixels = to_pixels(film_pool(4, seed=HELD_OUT_SEED)[:, :17])
     error = (codec.decode(codec.encode_clip(pixels)) - pixels).square().mean()
-    assert -10 * torch.log10(error / 4) > 22
+    assert -10 * torch.log10(error / 4) > 24.5
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def films():
 
 def test_the_student_shows_what_was_asked(films):
     said, _ = prompt_following(films, load_probe())
-    assert np.mean(said["setting"]) > 0.8
+    assert min(np.mean(said[name]) for name in ("setting", "colour", "camera", "shape", "action")) > 0.8
 
 
 def test_reading_tells_a_right_film_from_a_wrong_one(films):

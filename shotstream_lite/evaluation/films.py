@@ -1,14 +1,18 @@
 """Held-out stories as films: told by a model, or drawn by the renderer as the ceiling."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from shotstream_lite.bidirectional import load_pipeline
+from shotstream_lite.fit import Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, Story
+from shotstream_lite.story import Shot, Story, StoryError
 from shotstream_lite.toybox.captions import global_caption, shot_caption
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, story_of
 from shotstream_lite.toybox.renderer import render
@@ -23,6 +27,48 @@ class Film:
     shots: list[np.ndarray]
 
 
+@dataclass(frozen=True)
+class Teller:
+    """Who tells: a model's transformer under some settings, as the command line names it.
+
+    `name` is `[FOLDER:]WEIGHTS[@SETTING=VALUE,...]`, such as `student`, `student@policy=none` or
+    `runs/first-only:student@budget=2`; without a folder it is `preset`. `student@float8=true` keeps its linear layers
+    in eight bits (see `fit.Plan`).
+    """
+
+    name: str
+    preset: str | Path
+    weights: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    float8: bool = False
+
+    @classmethod
+    def parse(cls, name: str, preset: str | Path) -> "Teller":
+        """Raises StoryError for settings that are no SETTING=VALUE."""
+        model, _, wishes = name.partition("@")
+        folder, _, weights = model.rpartition(":")
+        settings = {}
+        for wish in _split(wishes):
+            key, sign, value = wish.partition("=")
+            if not sign:
+                raise StoryError(f"--weights {name}: {wish!r} is no setting: write student@budget=2,policy=first")
+            try:
+                settings[key] = json.loads(value)
+            except ValueError:
+                settings[key] = value
+        return cls(name, folder or preset, weights, settings, settings.pop("float8", False) is True)
+
+    def pipeline(self, device: str) -> ShotStreamPipeline:
+        """Loads the model, with its settings changed. Raises CheckpointError, and StoryError for a wrong setting."""
+        pipeline = load_pipeline(self.preset, self.weights, device, Plan(float8=self.float8))
+        try:
+            pipeline.settings = pipeline.settings.changed(self.settings)
+            pipeline.check(pipeline.settings)
+        except ValueError as error:
+            raise StoryError(f"--weights {self.name}: {error}") from None
+        return pipeline
+
+
 def held_out_stories(count: int, shots: int) -> list[ToyStory]:
     """Stories no stage was trained on."""
     return [story_of(HELD_OUT_SEED + i, shots) for i in range(count)]
@@ -35,16 +81,31 @@ def written(story: ToyStory, seed: int) -> Story:
     return Story(whole, tuple(Shot(shot_caption(story, take, rng)) for take in story.takes), seed=seed)
 
 
-def told(pipeline: ShotStreamPipeline, stories: list[ToyStory]) -> Iterator[Film]:
-    """The stories as a model tells them."""
-    for seed, story in enumerate(tqdm(stories, desc="tell", unit="story")):
-        session = StorySession.of(pipeline, written(story, seed))
-        for _ in session.tell():
-            pass
-        yield Film(story, [told.footage.frames() for told in session.shots])
+def tell(pipeline: ShotStreamPipeline, story: ToyStory, seed: int) -> Film:
+    """The story as a model tells it."""
+    session = StorySession.of(pipeline, written(story, seed))
+    for _ in session.tell():
+        pass
+    return Film(story, [told.footage.frames() for told in session.shots])
 
 
-def drawn(stories: list[ToyStory]) -> Iterator[Film]:
+def told(pipeline: ShotStreamPipeline, stories: Sequence[ToyStory]) -> Iterator[Film]:
+    """Stories as a model tells them, each from the seed of its place."""
+    return (tell(pipeline, story, seed) for seed, story in enumerate(stories))
+
+
+def drawn(stories: Sequence[ToyStory]) -> Iterator[Film]:
     """The stories as the renderer draws them."""
-    for story in stories:
-        yield Film(story, [render(story, take) for take in story.takes])
+    return (Film(story, [render(story, take) for take in story.takes]) for story in stories)
+
+
+def _split(wishes: str) -> list[str]:
+    """At commas, but not within a list: "steps=[1000,500],budget=2"."""
+    parts, depth = [""], 0
+    for letter in wishes:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part]

@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from shotstream_lite.evaluation.films import Film
-from shotstream_lite.toybox.probe import SAID, UNSAID, Probe, truth
+from shotstream_lite.evaluation.measures import consistency, is_dynamic
+from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
+from shotstream_lite.toybox.probe import FRAMES, HIDDEN, SAID, UNSAID, Probe, probe_frames, truth
 
-Scores = dict[str, list[float]]
-"""For every question one entry a shot: 1 right, 0 wrong."""
+Scores = dict[str, np.ndarray]
+"""For every question one entry a shot, float [films, shots]: 1 right, 0 wrong, nan where it was not asked."""
+
+LOOKS = {"character": ("shape", "colour", "hat", "stripe"), "background": ("setting", "tint")}
+"""What should stay the same within a shot whatever its camera does, by the probe's heads."""
 
 
 def prompt_following(films: Iterable[Film], probe: Probe) -> tuple[Scores, Scores]:
@@ -16,46 +22,79 @@ def prompt_following(films: Iterable[Film], probe: Probe) -> tuple[Scores, Score
 
     Returns:
         said: is what the caption asked for there (paper: text alignment); "character" is shape and colour together.
-        carried: does an unmentioned attribute equal what the probe read when the same character (hat, stripe) or place
-        (landmarks, sun) was last seen, or in the shot before (tint)? Only where there was a last time.
+        carried: inter-shot consistency. Does an unmentioned attribute equal what the probe read when the same character
+        (hat, stripe) or place (landmarks, sun) was last seen, or in the shot before (tint)? Only where there was a last
+        time, and where the camera asked for shows it: near shots tell nothing of sun and landmarks.
     """
-    said: Scores = {name: [] for name in (*SAID, "character")}
-    carried: Scores = {name: [] for name in UNSAID}
-    for film in films:
-        seen: dict[tuple, int] = {}
-        for take, shot in zip(film.story.takes, film.shots, strict=True):
-            asked, read = truth(film.story, take), probe.read(shot)
-            for name in SAID:
-                said[name].append(float(read[name] == asked[name]))
-            said["character"].append(said["shape"][-1] * said["colour"][-1])
-            owner = {"hat": take.subjects[0], "stripe": take.subjects[0], "tint": "light"}
-            for name in UNSAID:
-                key = (name, owner.get(name, take.place.setting))
-                if key in seen:
-                    carried[name].append(float(read[name] == seen[key]))
+    both = [_compare(film, [probe.read(shot) for shot in film.shots]) for film in films]
+    parts = zip(*both, strict=True)
+    said, carried = ({name: np.stack([film[name] for film in part]) for name in part[0]} for part in parts)
+    return said, carried
+
+
+def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
+    """Everything that is measured of one film of the miniature world, as arrays [1, shots, ...].
+
+    Names: `said/...`, `carried/...` (see `prompt_following`), `read/...` (what the probe read, as an index),
+    `intra/...` (consistency within a shot), `cuts/SCA` [1, 1], `quality/dynamic degree`, `features` [1, shots, 384].
+    """
+    readings = [probe.read(shot) for shot in film.shots]
+    said, carried = _compare(film, readings)
+    looks = [_looks(probe, shot) for shot in film.shots]
+    lengths = [len(shot) for shot in film.shots]
+    cuts = find_cuts(np.concatenate(film.shots), fps)
+    frames = torch.from_numpy(np.stack([probe_frames(shot) for shot in film.shots]))
+    with torch.inference_mode():
+        features = probe.features(frames).numpy()
+    scores = {f"said/{name}": values for name, values in said.items()}
+    scores |= {f"carried/{name}": values for name, values in carried.items()}
+    scores |= {f"read/{name}": [reading[name] for reading in readings] for name in UNSAID}
+    scores |= {f"intra/{name}": [consistency(look[name]) for look in looks] for name in LOOKS}
+    scores["cuts/SCA"] = [shot_cut_accuracy(cuts, planned_cuts(lengths), sum(lengths))]
+    scores["quality/dynamic degree"] = [is_dynamic(shot, fps) for shot in film.shots]
+    scores["features"] = features
+    return {name: np.asarray(values, float)[None] for name, values in scores.items()}
+
+
+def chance(scores: Scores, name: str) -> np.ndarray:
+    """How often another story reads the same: what a film without memory would score by its habits, like `carried`.
+
+    A model that gives everybody the same crown carries it across every cut, and only this figure says so.
+    """
+    asked, read = ~np.isnan(scores[f"carried/{name}"]), scores[f"read/{name}"].astype(int)
+    choices = range(len(UNSAID[name]))
+    by_story = np.stack([((read == choice) & asked).sum(1) for choice in choices], axis=1)  # [stories, choices]
+    others = by_story.sum(0) - by_story
+    with np.errstate(invalid="ignore"):
+        shares = others / others.sum(1, keepdims=True)
+    return np.where(asked, np.take_along_axis(shares, read, axis=1), np.nan)
+
+
+def _compare(film: Film, readings: list[dict[str, int]]) -> tuple[dict[str, list], dict[str, list]]:
+    said: dict[str, list] = {name: [] for name in ("character", *SAID)}
+    carried: dict[str, list] = {name: [] for name in UNSAID}
+    seen: dict[tuple, int] = {}
+    for take, read in zip(film.story.takes, readings, strict=True):
+        asked = truth(film.story, take)
+        for name in SAID:
+            said[name].append(float(read[name] == asked[name]))
+        said["character"].append(said["shape"][-1] * said["colour"][-1])
+        owner = {"hat": take.subjects[0], "stripe": take.subjects[0], "tint": "light"}
+        for name in UNSAID:
+            key = (name, owner.get(name, take.place.setting))
+            hidden = asked[name] == HIDDEN
+            carried[name].append(np.nan if hidden or key not in seen else float(read[name] == seen[key]))
+            if not hidden:
                 seen[key] = read[name]
     return said, carried
 
 
-def interval(values: list[float], draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and its 95 % bootstrap interval."""
-    if not values:
-        return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = rng.choice(values, (draws, len(values))).mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(np.mean(values)), float(low), float(high)
+@torch.inference_mode()
+def _looks(probe: Probe, shot: np.ndarray) -> dict[str, np.ndarray]:
+    """What single frames look like to the probe: probabilities of all answers of some heads, float [9, answers].
 
-
-def table(columns: dict[str, tuple[Scores, Scores]]) -> str:
-    """Text table: a row a question, a column a kind of film, in per cent with intervals."""
-    lines = ["question          " + "".join(f"{name:>22}" for name in columns)]
-    for part, title in ((0, "said in captions"), (1, "carried across cuts, never said")):
-        lines.append(title)
-        for name in next(iter(columns.values()))[part]:
-            cells = []
-            for scores in columns.values():
-                mean, low, high = interval(scores[part][name])
-                cells.append(f"{100 * mean:5.1f} [{100 * low:5.1f}, {100 * high:5.1f}]".rjust(22))
-            lines.append(f"  {name:<16}" + "".join(cells))
-    return "\n".join(lines)
+    The probe reads shots, so each frame is shown to it as a shot that stands still.
+    """
+    frames = torch.from_numpy(probe_frames(shot))
+    logits = probe(frames[:, None].expand(-1, FRAMES, -1, -1, -1))
+    return {name: torch.cat([logits[h].softmax(1) for h in heads], 1).numpy() for name, heads in LOOKS.items()}

@@ -1,31 +1,119 @@
-"""`shotstream evaluate`: a model's films beside real ones, one table."""
+"""Scores to figures: the five dimensions of the paper with their intervals, as JSON and as a table."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from shotstream_lite.bidirectional import load_pipeline
-from shotstream_lite.evaluation.films import drawn, held_out_stories, told
-from shotstream_lite.evaluation.reading import Scores, interval, prompt_following, table
-from shotstream_lite.toybox.probe import load_probe
+import numpy as np
+
+from shotstream_lite.evaluation.reading import LOOKS, Scores, chance
+from shotstream_lite.evaluation.run import REAL, Evaluation, measure_all
+from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio
+from shotstream_lite.toybox.probe import SAID, UNSAID
+
+CARRIED = "inter-shot consistency (never said, carried across cuts)"
+FRECHET = "Fréchet distance"
+"""To real film of the same stories, as a share of its spread; 0 for real film itself."""
+DIMENSIONS = {
+    "prompt following": {name: f"said/{name}" for name in ("character", *SAID)},
+    "intra-shot consistency": {name: f"intra/{name}" for name in LOOKS},
+    CARRIED: {name: f"carried/{name}" for name in (*UNSAID, "all of it", "all, by chance")},
+    "transition control": {"SCA": "cuts/SCA"},
+    "quality": {"dynamic degree": "quality/dynamic degree"},
+}
+DRIFT = ("said/character", "said/setting", "said/camera", "said/action", "carried/all of it", "intra/character")
 
 
-def run(preset: str | Path, weights: Sequence[str], stories: int, shots: int) -> tuple[dict[str, Any], str]:
-    """Measures films of held-out stories told with each of `weights`, and real film under the same probe.
+def run(evaluation: Evaluation) -> tuple[dict[str, Any], str] | None:
+    """Measures; the figures for JSON and the table in words, or None in all processes but the first."""
+    columns = measure_all(evaluation)
+    if columns is None:
+        return None
+    report = figures(columns)
+    said = {name: getattr(evaluation, name) for name in ("stories", "shots", "seed")}
+    return said | {"films": as_json(report)}, table(report, evaluation.stories, evaluation.shots)
 
-    Returns:
-        the figures (mean and 95 % bootstrap interval of every question, by kind of film) and the table in words.
+
+def figures(columns: Mapping[str, Scores]) -> dict[str, Any]:
+    """Everything the table shows and more, ready for JSON: {kind of film: {"figures", "of real film", "by shot"}}.
+
+    Every figure is (mean, low, high): see `statistics`. "of real film" is the share of what real film of the same
+    stories scores, which is the most the probe can read: its own error is in both.
     """
-    probe = load_probe()
-    plots = held_out_stories(stories, shots)
-    columns: dict[str, tuple[Scores, Scores]] = {"real film": prompt_following(drawn(plots), probe)}
-    for name in weights:
-        columns[name] = prompt_following(told(load_pipeline(preset, name), plots), probe)
-    figures = {
-        kind: {
-            part: {q: interval(v) for q, v in scores.items()}
-            for part, scores in zip(("said", "carried"), both, strict=True)
-        }
-        for kind, both in columns.items()
-    }
-    return {"stories": stories, "shots": shots, "figures": figures}, table(columns)
+    columns = {kind: _with_sums(scores) for kind, scores in columns.items()}
+    real = columns[REAL]
+    space = FrechetSpace(real["features"])
+    report = {}
+    for kind, scores in columns.items():
+        by_name = {d: {n: interval(scores[key]) for n, key in names.items()} for d, names in DIMENSIONS.items()}
+        of_real = {d: {n: ratio(scores[k], real[k]) for n, k in names.items()} for d, names in DIMENSIONS.items()}
+        by_name["quality"][FRECHET] = space.distance(scores["features"], real["features"])
+        report[kind] = {"figures": by_name, "of real film": of_real, "by shot": _by_shot(scores, real, space)}
+    return report
+
+
+def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
+    """The report for reading: scores in per cent, a column a kind of film, then the course over the shots."""
+    width = max(24, *(len(kind) + 2 for kind in report))
+    lines = [f"{stories} held-out stories of {shots} shots; per cent [95 % interval, stories resampled]"]
+    lines.append(f"{REAL} is the ceiling: what it lacks of 100 is the probe's own error, or the detector's")
+    lines.append("distances: per cent of the spread of real film, 0 is best")
+    lines.append(" " * 22 + "".join(f"{kind:>{width}}" for kind in report))
+    for dimension, names in next(iter(report.values()))["figures"].items():
+        lines.append(dimension)
+        for name in names:
+            cells = [_cell(column["figures"][dimension][name]) for column in report.values()]
+            lines.append(f"  {name:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
+    lines.append("share of what real film scores")
+    for label, dimension, name in (("carried", CARRIED, "all of it"), ("SCA", "transition control", "SCA")):
+        cells = [_cell(column["of real film"][dimension][name]) for column in report.values()]
+        lines.append(f"  {label:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
+    return "\n".join(lines + (_drift(report, shots) if shots > 1 else []))
+
+
+def _with_sums(scores: Scores) -> Scores:
+    """With the unmentioned attributes together: of what was asked of a shot, how much is right; and by chance."""
+    carried = np.stack([scores[f"carried/{name}"] for name in UNSAID])
+    lucky = np.stack([chance(scores, name) for name in UNSAID])
+    return dict(scores) | {"carried/all of it": _mean(carried), "carried/all, by chance": _mean(lucky)}
+
+
+def _mean(scores: np.ndarray) -> np.ndarray:
+    """Over the first axis, of those that are there."""
+    there = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, scores, 0).sum(0) / there.sum(0)
+
+
+def _by_shot(scores: Scores, real: Scores, space: FrechetSpace) -> dict[str, Any]:
+    """Each score at every shot, and how far a straight line through them rises from the first shot to the last."""
+    report = {}
+    for key in DRIFT:
+        values = scores[key]
+        report[key] = {"shots": [interval(values[:, [s]]) for s in range(values.shape[1])], "change": change(values)}
+    by_shot, rise = space.change(scores["features"], real["features"])
+    return report | {FRECHET: {"shots": by_shot, "change": rise}}
+
+
+def _drift(report: Mapping[str, Any], shots: int) -> list[str]:
+    lines = ["by shot, and the change from the first to the last along a straight line"]
+    lines.append(" " * 36 + "".join(f"{shot:>6}" for shot in range(1, shots + 1)) + f"{'change':>22}")
+    for name in next(iter(report.values()))["by shot"]:
+        lines.append(name)
+        for kind, column in report.items():
+            course = column["by shot"][name]
+            means = "".join(f"{_number(at.mean):>6}" for at in course["shots"])
+            lines.append(f"  {kind:<34}{means}{_cell(course['change'], '+'):>22}")
+    return lines
+
+
+def _cell(figure: Interval, sign: str = "") -> str:
+    if np.isnan(figure.mean):
+        return "-"
+    mean, low, high = (_number(value, sign) for value in figure)
+    return f"{mean} [{low}, {high}]"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Per cent with one decimal."""
+    shown = round(100 * value, 1) + 0.0  # + 0.0: no "-0.0"
+    return "-" if np.isnan(value) else f"{shown:{sign}.1f}"

@@ -74,7 +74,16 @@ def global_caption(story: ToyStory, rng: np.random.Generator) -> str:
 
 def shot_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
     """Who does what in this shot, how it is filmed, and where if the place is not the story's usual one."""
-    away = take.place.setting != _home(story)
+    return _describe(story, take, rng, away=take.place.setting != _home(story))
+
+
+def scene_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
+    """A shot on its own, for a model that knows no stories: always says where, and nothing of the rest of the cast."""
+    return _describe(story, take, rng, away=True)
+
+
+def _describe(story: ToyStory, take: Take, rng: np.random.Generator, away: bool) -> str:
+    """`away` names the place for certain."""
     if take.action == "meet":
         template = _choose(rng, MEET_AWAY if away else MEET)
     else:

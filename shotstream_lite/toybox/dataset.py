@@ -1,8 +1,9 @@
 """Films of the miniature world for training: a dataset is a range of seeds and not a download."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from shotstream_lite.codec import Codec
+from shotstream_lite.codec import Codec, pixel_frames
 from shotstream_lite.convert import CheckpointError
-from shotstream_lite.history import select
-from shotstream_lite.toybox.captions import global_caption, shot_caption
+from shotstream_lite.history import POLICIES, select
+from shotstream_lite.story import Shot, Story
+from shotstream_lite.toybox.captions import global_caption, scene_caption, shot_caption
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import HEIGHT, SHOT_FRAMES, WIDTH, ToyStory, draw_story
 
@@ -23,6 +25,7 @@ KEY_FRAMES = (0, 6, 13, 16, 19, 26, 32)
 TRAIN_SEED, HELD_OUT_SEED = 0, 1_000_000  # stories below and above never meet
 
 
+@lru_cache(maxsize=4096)
 def story_of(seed: int, shots: int = STORY_SHOTS) -> ToyStory:
     """The story that a number stands for."""
     return draw_story(np.random.default_rng(seed), shots)
@@ -55,19 +58,51 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LatentFilms:
-    """Encoded stories. `clips` [stories, shots, channels, 9, 8, 12]; `stills` [stories, shots, 7, channels, 8, 12]
-    are the KEY_FRAMES of each shot, encoded alone as context frames are; `seeds` say which story each is."""
+    """Encoded stories. `clips` [stories, shots, channels, 9, 8, 12]; `stills` [stories, shots, k, channels, 8, 12]
+    are the `key_frames` of each shot, encoded alone as context frames are; `seeds` say which story each is."""
 
     seeds: torch.Tensor
     clips: torch.Tensor
     stills: torch.Tensor
+    key_frames: tuple[int, ...] = KEY_FRAMES
 
     def __len__(self) -> int:
         return len(self.seeds)
 
+    @property
+    def channels(self) -> int:
+        """Latent channels."""
+        return self.clips.shape[2]
+
+    @property
+    def frames(self) -> int:
+        """Pixel frames of a shot."""
+        return pixel_frames(self.clips.shape[3])
+
+    def shots(self, story: int) -> int:
+        """How many shots a story has."""
+        return self.clips.shape[1]
+
+    def clip(self, story: int, shot: int) -> torch.Tensor:
+        """The latents [channels, frames, height, width] of a shot."""
+        return self.clips[story, shot].float()
+
     def still(self, story: int, shot: int, frame: int) -> torch.Tensor:
-        """The latent [channels, height, width] of one frame encoded alone."""
-        return self.stills[story, shot, KEY_FRAMES.index(frame)].float()
+        """The latent [channels, height, width] of one frame encoded alone. Raises CheckpointError for another frame."""
+        if frame not in self.key_frames:
+            mend = "encode the films with this --budget and --policy first"
+            raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {mend}")
+        return self.stills[story, shot, self.key_frames.index(frame)].float()
+
+    def captions(self, story: int, words: np.random.Generator) -> list[str]:
+        """A caption a shot, in freshly drawn words."""
+        return captions_of(story_of(int(self.seeds[story]), self.shots(story)), words)
+
+    def example(self, shots: int) -> Story:
+        """A written story that is not among any films, to look at what a model makes of it."""
+        story, words = story_of(HELD_OUT_SEED - 1, shots), np.random.default_rng(0)
+        told = [Shot(shot_caption(story, take, words)) for take in story.takes]
+        return Story(global_caption(story, words), tuple(told), seed=0)
 
 
 @dataclass(frozen=True)
@@ -86,98 +121,182 @@ class NextShotBatch:
     caption_ids: torch.Tensor
     captions: list[list[str]]
 
+    def to(self, device: torch.device) -> "NextShotBatch":
+        """The same with its tensors elsewhere."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return NextShotBatch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
+
+
+Source = torch.Generator | Sequence[torch.Generator]
+"""What a batch is drawn from: one generator for all samples, or one for each."""
+
 
 def next_shot_batch(
     films: LatentFilms,
     size: int,
-    generator: torch.Generator,
+    generator: Source,
     budget: int = 6,
     drop_context: float = 0.1,
+    policy: str = "dynamic",
+    target_caption: bool = False,
+    still: bool = False,
 ) -> NextShotBatch:
     """Draws shots at random places of random stories with the memory each would have had.
 
     A first shot, and one in ten of the others, remembers nothing: zero latents of shot 0, the target being shot 1, one
     caption. (The released trainer gives such a target the second caption of its story; here it reads its own.)
+
+    Args:
+        films: `LatentFilms`, or recorded ones of the same methods (see `training.videos`).
+        target_caption: context frames read the target's caption and not their own (paper Table 3).
+        still: the target is a single frame of the shot, encoded alone.
     """
-    rows = [_next_shot(films, generator, budget, drop_context) for _ in range(size)]
-    longest = max(len(captions) for *_, captions in rows)
-    tensors = [torch.stack(column) for column in list(zip(*rows, strict=True))[:4]]
-    return NextShotBatch(*tensors, [captions + [""] * (longest - len(captions)) for *_, captions in rows])
+    samples = []
+    for source in each_of(generator, size):
+        row, shot, words = _draw_shot(films, source)
+        dropped = float(torch.rand(1, generator=source)) < drop_context
+        picked = [] if dropped else select([films.frames] * shot, budget, policy)
+        stills = [films.still(row, s, f) for s, f in picked]
+        target = _a_still(films, row, shot, source) if still else films.clip(row, shot)
+        memory = remember(films.captions(row, words), shot, picked, stills, target[:, :1], target.shape[1], budget)
+        samples.append((target, *(as_target_reads(*memory) if target_caption else memory)))
+    return collate(samples)
 
 
-def still_batch(films: LatentFilms, size: int, generator: torch.Generator) -> tuple[torch.Tensor, list[list[str]]]:
-    """Draws single frames, each with the caption of its shot: targets [size, channels, 1, 8, 12] and captions."""
-    stills, captions = [], []
-    for _ in range(size):
-        row, shot, told = _draw_shot(films, generator)
-        key = int(torch.randint(len(KEY_FRAMES), (1,), generator=generator))
-        stills.append(films.stills[row, shot, key].float())
-        captions.append([told[shot]])
-    return torch.stack(stills).unsqueeze(2), captions
+Memory = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]
+"""Of one sample: context [channels, budget, h, w], shot ids and caption ids over [context | shot], captions."""
 
 
-def _draw_shot(films: LatentFilms, generator: torch.Generator) -> tuple[int, int, list[str]]:
-    """A story, one of its shots, and freshly worded captions of all its shots."""
-    row = int(torch.randint(len(films), (1,), generator=generator))
-    shot = int(torch.randint(films.clips.shape[1], (1,), generator=generator))
-    words = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    return row, shot, captions_of(story_of(int(films.seeds[row])), words)
+def remember(
+    captions: Sequence[str],
+    shot: int,
+    picked: Sequence[tuple[int, int]],
+    stills: Sequence[torch.Tensor],
+    blank: torch.Tensor,
+    frames: int,
+    budget: int,
+) -> Memory:
+    """What shot number `shot` of a story is told: the stills at (shot, frame) `picked`, or nothing if none are.
 
-
-def _next_shot(films: LatentFilms, generator: torch.Generator, budget: int, drop_context: float):
-    row, shot, captions = _draw_shot(films, generator)
-    dropped = shot == 0 or float(torch.rand(1, generator=generator)) < drop_context
-    target = films.clips[row, shot].float()
-    frames = target.shape[1]
-    if dropped:
-        context = torch.zeros(target.shape[0], budget, *target.shape[2:])
+    Shape:
+        stills: [channels, h, w] each; blank: any [channels, 1, h, w]; frames: latents of the shot
+    """
+    if not picked:
         ids = torch.tensor([0] * budget + [1] * frames)
-        return target, context, ids, torch.zeros_like(ids), [captions[shot]]
-    picked = select([SHOT_FRAMES] * shot, budget)
-    context = torch.stack([films.still(row, s, f) for s, f in picked], dim=1)
-    ids = torch.tensor([s for s, _ in picked] + [shot] * frames)
-    used = sorted(set(ids.tolist()))
-    return (
-        target,
-        context,
-        ids,
-        torch.tensor([used.index(i) for i in ids.tolist()]),
-        [captions[i] for i in used],
-    )
+        return blank.new_zeros(blank.shape).repeat(1, budget, 1, 1), ids, torch.zeros_like(ids), [captions[shot]]
+    ids = [s for s, _ in picked] + [shot] * frames
+    used = sorted(set(ids))
+    reads = torch.tensor([used.index(i) for i in ids])
+    return torch.stack(list(stills), dim=1), torch.tensor(ids), reads, [captions[i] for i in used]
 
 
-def encode_stories(codec: Codec, seeds: Iterable[int], folder: Path, per_file: int = 50) -> LatentFilms:
+def as_target_reads(context: torch.Tensor, ids: torch.Tensor, reads: torch.Tensor, captions: list[str]) -> Memory:
+    """The same memory with one caption for all frames, the target's."""
+    return context, ids, torch.zeros_like(reads), captions[-1:]
+
+
+def collate(samples: Sequence[tuple]) -> NextShotBatch:
+    """Samples (target, *memory) as one batch; captions are filled up with empty ones that nobody reads."""
+    longest = max(len(captions) for *_, captions in samples)
+    tensors = [torch.stack(column) for column in list(zip(*samples, strict=True))[:4]]
+    return NextShotBatch(*tensors, [captions + [""] * (longest - len(captions)) for *_, captions in samples])
+
+
+def each_of(generator: Source, size: int) -> Sequence[torch.Generator]:
+    """A generator for each of `size` samples."""
+    return [generator] * size if isinstance(generator, torch.Generator) else generator
+
+
+def still_batch(films: LatentFilms, size: int, generator: Source) -> tuple[torch.Tensor, list[list[str]]]:
+    """Draws single frames: targets [size, channels, 1, 8, 12] and a caption each.
+
+    Half of the captions describe the shot alone, from which words are learnt soonest; half are the story's (global
+    caption, shot caption), where the words about others have to be told apart.
+    """
+    stills, captions = [], []
+    for source in each_of(generator, size):
+        row, shot, words = _draw_shot(films, source)
+        stills.append(_a_still(films, row, shot, source))
+        story = story_of(int(films.seeds[row]), films.shots(row))
+        alone = float(torch.rand(1, generator=source)) < 0.5
+        captions.append([scene_caption(story, story.takes[shot], words) if alone else captions_of(story, words)[shot]])
+    return torch.stack(stills), captions
+
+
+def _draw_shot(films: LatentFilms, generator: torch.Generator) -> tuple[int, int, np.random.Generator]:
+    """A story, one of its shots, and a source of words for captions."""
+    row = int(torch.randint(len(films), (1,), generator=generator))
+    shot = int(torch.randint(films.shots(row), (1,), generator=generator))
+    return row, shot, np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+
+
+def _a_still(films: LatentFilms, row: int, shot: int, generator: torch.Generator) -> torch.Tensor:
+    """One of a shot's key frames, [channels, 1, height, width]."""
+    key = int(torch.randint(len(films.key_frames), (1,), generator=generator))
+    return films.still(row, shot, films.key_frames[key]).unsqueeze(1)
+
+
+def key_frames(frames: int, budgets: Iterable[int], policies: Iterable[str] = tuple(POLICIES)) -> tuple[int, ...]:
+    """Every frame that the policies can ask of shots of `frames` pixel frames, whatever the story's length."""
+    asked = {
+        frame
+        for budget in budgets
+        for policy in policies
+        for shots in range(1, budget + 2)
+        for _, frame in select([frames] * shots, budget, policy)
+    }
+    return tuple(sorted(asked))
+
+
+def encode_stories(
+    codec: Codec,
+    seeds: Iterable[int],
+    folder: Path,
+    per_file: int = 50,
+    keys: tuple[int, ...] = KEY_FRAMES,
+    part: tuple[int, int] = (0, 1),
+) -> None:
     """Renders and encodes stories, `per_file` to a file, and skips the files that are already there.
 
     Args:
         folder: where `films-<first seed>.safetensors` are kept; stale files of another codec must not lie there.
+        keys: the frames of a shot to encode alone, see `key_frames`.
+        part: process k of n does every n-th file.
     """
     seeds = list(seeds)
     folder.mkdir(parents=True, exist_ok=True)
-    for start in tqdm(range(0, len(seeds), per_file), desc="encode stories", mininterval=10):
+    process, processes = part
+    starts = range(process * per_file, len(seeds), processes * per_file)
+    for start in tqdm(starts, desc="encode stories", mininterval=10, disable=process > 0):
         path = folder / f"films-{seeds[start]:07d}.safetensors"
         if not path.exists():
-            part = path.with_suffix(".part")
-            save_file(_encode_some(codec, seeds[start : start + per_file]), part)
-            os.replace(part, path)
-    return load_films(folder)
+            unfinished = path.with_suffix(".part")
+            save_file(_encode_some(codec, seeds[start : start + per_file], keys), unfinished)
+            os.replace(unfinished, path)
 
 
 def load_films(folder: Path) -> LatentFilms:
-    """Everything `encode_stories` has left in a folder. Raises CheckpointError when that is nothing."""
+    """Everything `encode_stories` has left in a folder.
+
+    Raises CheckpointError when that is nothing, or when the files are not of one kind.
+    """
     files = [load_file(path) for path in sorted(folder.glob("films-*.safetensors"))]
     if not files:
         raise CheckpointError(f"{folder}: holds no encoded stories: run `shotstream train films` first")
-    return LatentFilms(*(torch.cat([f[name] for f in files]) for name in ("seeds", "clips", "stills")))
+    keys = {tuple(f["key_frames"].tolist()) if "key_frames" in f else KEY_FRAMES for f in files}
+    if len(keys) > 1:
+        raise CheckpointError(f"{folder}: holds films of different --budgets: remove the folder and encode again")
+    return LatentFilms(*(torch.cat([f[name] for f in files]) for name in ("seeds", "clips", "stills")), keys.pop())
 
 
 @torch.inference_mode()
-def _encode_some(codec: Codec, seeds: list[int]) -> dict[str, torch.Tensor]:
+def _encode_some(codec: Codec, seeds: list[int], key_frames: tuple[int, ...]) -> dict[str, torch.Tensor]:
     clips, stills = [], []
     for seed in seeds:
         story = story_of(seed)
         pixels = to_pixels(np.stack([render(story, take) for take in story.takes]))
-        clips.append(codec.encode_clip(pixels).half())
-        keys = pixels[:, :, list(KEY_FRAMES)].transpose(1, 2)
-        stills.append(codec.encode_frames(keys.flatten(0, 1)).unflatten(0, keys.shape[:2]).half())
-    return {"seeds": torch.tensor(seeds), "clips": torch.stack(clips), "stills": torch.stack(stills)}
+        clips.append(codec.encode_clip(pixels).half().cpu())
+        keys = pixels[:, :, list(key_frames)].transpose(1, 2)
+        stills.append(codec.encode_frames(keys.flatten(0, 1)).unflatten(0, keys.shape[:2]).half().cpu())
+    encoded = {"seeds": torch.tensor(seeds), "clips": torch.stack(clips), "stills": torch.stack(stills)}
+    return encoded | {"key_frames": torch.tensor(key_frames)}

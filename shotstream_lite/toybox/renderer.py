@@ -21,9 +21,10 @@ SCENERY = {
     "seaside": ((110, 195, 225), (240, 220, 165), (50, 150, 70), (150, 110, 65), (255, 235, 120)),
 }
 TINT = {"neutral": (1.0, 1.0, 1.0), "warm": (1.06, 0.97, 0.84), "cool": (0.84, 0.95, 1.1)}
-ZOOM = {"wide": 0.8, "medium": 1.25, "close": 1.75, "pan": 1.0}
+ZOOM = {"wide": 0.85, "medium": 1.15, "close": 1.45, "pan": 1.0}
 HORIZON, FEET = 0.62, 0.88
-RADIUS = 0.16
+RADIUS = 0.16  # of a body, in the units a character is drawn in
+SIZE = 1.35  # of those units on the stage
 INK = (35, 30, 40)
 WHITE = (250, 250, 250)
 
@@ -63,7 +64,7 @@ def render(story: ToyStory, take: Take, frames: int = SHOT_FRAMES) -> np.ndarray
     centre_u = np.full(frames, 0.75, np.float32) if take.camera == "wide" else np.full(frames, take.x, np.float32)
     if take.camera == "pan":
         centre_u = take.x + 0.35 * (time / (SHOT_FRAMES - 1) * 2 - 1)
-    centre_v = 0.61 if take.camera in ("medium", "close") else 0.5
+    centre_v = 0.56 if take.camera in ("medium", "close") else 0.5
     still = take.camera != "pan"
     backdrop = Canvas(centre_u[:1] if still else centre_u, centre_v, zoom)
     _paint_place(backdrop, take.place)
@@ -76,7 +77,7 @@ def render(story: ToyStory, take: Take, frames: int = SHOT_FRAMES) -> np.ndarray
 
 
 def _paths(take: Take, time: np.ndarray, zoom: float) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each subject its place across, its height above the ground and its turn (radians), frame by frame."""
+    """For each subject its place across, its height above the ground and its turn away from us (radians), by frame."""
     zero = np.zeros_like(time)
     run = time / (SHOT_FRAMES - 1) * 2 - 1  # -1 .. 1 over a shot of the usual length
     if take.action == "meet":
@@ -91,7 +92,7 @@ def _paths(take: Take, time: np.ndarray, zoom: float) -> list[tuple[np.ndarray, 
     if take.action == "jump":
         return [(take.x + zero, 0.18 / zoom * np.abs(np.sin(np.pi * (time / 16 + take.beat))), zero)]
     if take.action == "spin":
-        return [(take.x + zero, zero + 0.04, 2 * np.pi * (time / 32 + take.beat))]
+        return [(take.x + zero, zero, 2 * np.pi * (time / 24 + take.beat))]
     return [(take.x + zero, zero, zero)]
 
 
@@ -131,35 +132,39 @@ def _paint_landmark(canvas: Canvas, setting: str, x: float, leaves: tuple, trunk
 
 def _paint_character(canvas: Canvas, who: Character, take: Take, path: tuple, time: np.ndarray) -> None:
     x, lift, turn = (p[:, None, None] for p in path)
-    centre = FEET - 0.03 - RADIUS - lift
-    # The character's own frame: a right, b down, origin in the middle of the body.
-    du, dv = canvas.u - x, canvas.v - centre
-    a = du * np.cos(turn) + dv * np.sin(turn)
-    b = dv * np.cos(turn) - du * np.sin(turn)
+    centre = FEET - (0.03 + RADIUS) * SIZE - lift
+    # The character's own frame: a right, b down, origin in the middle of the body. Bodies and hats are round seen from
+    # above, so a turn shows in what sticks out of them and in the face.
+    a, b = (canvas.u - x) / SIZE, (canvas.v - centre) / SIZE
     t = time[:, None, None]
     colour = RGB[who.colour]
     dark = tuple(int(c * 0.6) for c in colour)
     walking = take.action in ("walk_left", "walk_right", "meet")
     step = 0.03 * np.sin(t * 0.9) if walking else 0 * t
     for side in (-1, 1):
-        canvas.paint(_box(a, b, 0.07 * side, RADIUS + 0.01 + side * step * 0.6, 0.045, 0.025), dark)
+        out = side * np.cos(turn)
+        canvas.paint(_box(a, b, 0.07 * out, RADIUS + 0.01 + side * step * 0.6, 0.045, 0.025), dark)
         raised = take.action == "wave" and side == 1
         swing = 0.09 * np.sin(2 * np.pi * (t / 8 + take.beat))
-        hand_a = side * 0.215 + (swing if raised else 0 * t)
-        canvas.paint(_capsule(a, b, side * 0.13, 0.03, hand_a, -0.13 if raised else 0.1, 0.026), dark)
-    body = {"ball": _circle(a, b, 0, 0, RADIUS), "box": _box(a, b, 0, 0, 0.145, 0.155)}.get(who.shape)
+        hand_a = 0.265 * out + (swing if raised else 0 * t)
+        canvas.paint(_capsule(a, b, 0.13 * out, 0.03, hand_a, -0.16 if raised else 0.09, 0.028), dark)
+    # Silhouettes that tell apart at a distance: the box is the broad one, the cone the pointed one.
+    body = {"ball": _circle(a, b, 0, 0, RADIUS), "box": _box(a, b, 0, 0, 0.205, 0.15)}.get(who.shape)
     if body is None:
-        body = _triangle(a, b, 0, 0, 0.175, RADIUS)
+        body = _triangle(a, b, 0, 0, 0.185, RADIUS)
     canvas.paint(body, colour)
     stripe = {"high": -0.115, "middle": 0.035, "low": 0.105}[who.stripe]
     if who.shape == "cone" and who.stripe == "high":
         stripe = -0.1
     canvas.paint(np.maximum(body, np.abs(b - stripe) - 0.026), WHITE)
     look = {"walk_left": -1, "walk_right": 1}.get(take.action, 0) + (np.sign(0.75 - x) if take.action == "meet" else 0)
+    reach = {"ball": 0.15, "box": 0.2, "cone": 0.075}[who.shape]  # of the eyes, around the body
     for side in (-1, 1):
-        eye = side * 0.052 + 0.018 * look
-        canvas.paint(_circle(a, b, eye, -0.04, 0.034), WHITE)
-        canvas.paint(_circle(a, b, eye + 0.01 * look, -0.04, 0.018), INK)
+        around = turn + side * np.arcsin(0.052 / reach)
+        eye = reach * np.sin(around) + 0.018 * look
+        shown = np.maximum(body - 0.02, np.where(np.cos(around) > 0, -1, 1))
+        canvas.paint(np.maximum(shown, _circle(a, b, eye, -0.04, 0.034)), WHITE)
+        canvas.paint(np.maximum(shown, _circle(a, b, eye + 0.01 * look, -0.04, 0.018)), INK)
     _paint_hat(canvas, who.hat, a, b + RADIUS - (0.02 if who.shape == "cone" else 0.0))
 
 

@@ -83,11 +83,14 @@ def draw_story(rng: np.random.Generator, shots: int = 4) -> ToyStory:
     places = {s: _draw_place(rng, s) for s in SETTINGS}  # a place looks the same whenever the story returns to it
     home = _pick(rng, SETTINGS)
     who = _draw_order(rng, size, shots)
-    takes = []
+    takes: list[Take] = []
     for subject in who:
         away = rng.random() < 0.1
         place = places[_pick(rng, SETTINGS)] if away else places[home]
-        takes.append(_draw_take(rng, subject, size, place))
+        take = _draw_take(rng, subject, size, place)
+        while takes and _jump_cut(takes[-1], take):
+            take = _draw_take(rng, subject, size, place)
+        takes.append(take)
     return ToyStory(cast, _pick(rng, TINTS), tuple(takes))
 
 
@@ -103,6 +106,12 @@ def _draw_order(rng: np.random.Generator, size: int, shots: int) -> list[int]:
         others = [i for i in range(size) if i != order[-1]]
         order.append(order[-1] if rng.random() < 0.25 else int(rng.choice(others)))
     return order
+
+
+def _jump_cut(before: Take, after: Take) -> bool:
+    """Nobody sees a cut between two shots of the same subjects, in the same place, from the same distance."""
+    framed = [(set(take.subjects), take.place, take.camera) for take in (before, after)]
+    return framed[0] == framed[1]
 
 
 def _draw_take(rng: np.random.Generator, subject: int, size: int, place: Place) -> Take:

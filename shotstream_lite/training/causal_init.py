@@ -4,17 +4,25 @@ One masked joint pass over [context | shot] stands for the chunk-by-chunk rollou
 the chunks before it and itself, and has its own noise level.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from shotstream_lite.flow import FEW_STEPS, TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.presets import load_text, load_transformer
-from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
-from shotstream_lite.training.captions import embed
-from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
+from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.rope import SHOT_PHASE
+from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, next_shot_batch
+from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.draws import Draws
+from shotstream_lite.training.loop import Run
+from shotstream_lite.training.ode_pairs import load_pairs
+from shotstream_lite.training.samples import Strips
+from shotstream_lite.training.stage import StudentConfig
+from shotstream_lite.training.weights import begin, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask, with_context
 
 
@@ -50,6 +58,7 @@ def predict_clean(
     context_frames: int,
     chunk: int,
     caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
     table: SigmaTable,
 ) -> Tensor:
     """Clean latents of all frames from one masked joint pass; sigma is that of the table's nearest row.
@@ -58,7 +67,7 @@ def predict_clean(
         latents: [B, C, m + F, H, W], context first; timestep: [B, m + F]; returns: like latents
     """
     mask = causal_mask(context_frames, latents.shape[2] - context_frames, chunk)
-    flow = transformer.joint(latents, timestep, captions, shot_ids, caption_ids=caption_ids, mask=mask)
+    flow = transformer.joint(latents, timestep, captions, shot_ids, caption_ids=caption_ids, mask=mask, phase=phase)
     return to_clean(latents, flow, table.sigma(timestep))
 
 
@@ -78,7 +87,9 @@ def causal_init_loss(
     context: Tensor | None = None,
     chunk: int = 3,
     caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
     table: SigmaTable,
+    mean: Callable[[Tensor], Tensor] = lambda count: count,
 ) -> Tensor:
     """Regression of the clean end of the trajectory from one of its states, over the frames that are noisy.
 
@@ -87,6 +98,7 @@ def causal_init_loss(
         levels: [B, F] which state a frame is at, drawn per frame; a chunk uses the one of its first frame
         sigmas: [S], falling, the last 0 (``few_step((1000, 740, 500, 260, 0))``)
         context: [B, C, m, H, W]; shot_ids, caption_ids: over [context | shot]
+        mean: over processes, of the number of noisy frames
         returns: scalar
     """
     context_frames = 0 if context is None else context.shape[2]
@@ -101,66 +113,71 @@ def causal_init_loss(
         context_frames=context_frames,
         chunk=chunk,
         caption_ids=caption_ids,
+        phase=phase,
         table=table,
     )
     error = frame_error(clean[:, :, context_frames:], trajectory[:, -1])
     noisy = (timestep[:, context_frames:] > 0).to(error)
-    return (error * noisy).sum() / noisy.sum().clamp(min=1)
+    return (error * noisy).sum() / mean(noisy.sum()).clamp(min=1)
 
 
-@dataclass
-class CausalInitConfig:
+@dataclass(kw_only=True)
+class CausalInitConfig(StudentConfig):
     """How the causal student is initialised."""
 
-    out: Path
     steps: int = 800
-    batch: int = 16
     lr: float = 2e-4
-    shift: float = 3.0
-    chunk: int = 3
-    drop_context: float = 0.1
+    trajectories: Literal["film", "teacher"] = "film"  # real shots noised, or the teacher's from `train ode-pairs`
     seed: int = 2
 
 
 def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
     """Turns the teacher in `config.out` into a causal student that is right in outline and blurred in detail.
 
-    A trajectory here is a real shot at the student's noise levels, not a teacher's ODE path as in the paper: regression
-    gives the mean of what may follow either way, and fifty guided teacher steps a shot are saved.
+    The paper regresses the ends of the teacher's ODE paths (`--trajectories teacher`, after `shotstream train
+    ode-pairs`). By default a path is a real shot at the student's noise levels: regression gives the mean of what may
+    follow either way, and fifty guided teacher steps a shot are saved.
     """
-    transformer = load_transformer(config.out, "teacher").requires_grad_(True)
-    text_encoder, tokenizer = load_text(config.out)
-    optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    run = Run("causal-init", config)
+    transformer = run.trained(LearntCut.of(config, begin(config, "causal-init", "teacher")), shard=config.shard)
+    text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
+    optimizer = run.optimizer(transformer)
     table = SigmaTable(config.shift)
-    sigmas = few_step((*FEW_STEPS, 0), config.shift)
+    sigmas = few_step((*config.student_steps, 0), config.shift)
+    pairs = load_pairs(config) if config.trajectories == "teacher" else None
+
+    def noised(batch: NextShotBatch, draws: Draws) -> Tensor:
+        noise = draws.normal(*batch.target.shape[1:])
+        return torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
 
     def train_step(step: int) -> dict[str, float]:
-        generator = step_generator(config.seed, step)
-        batch = next_shot_batch(films, config.batch, generator, drop_context=config.drop_context)
-        with torch.no_grad():
-            captions = embed(text_encoder, tokenizer, batch.captions)
-        noise = torch.randn(batch.target.shape, generator=generator)
-        trajectory = torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
+        draws = run.draws(step)
+        if pairs:
+            batch, trajectory = pairs.draw(draws)
+        else:
+            batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+            trajectory = noised(batch, draws)
         loss = causal_init_loss(
             transformer,
             trajectory,
-            torch.randint(len(sigmas), (config.batch, batch.target.shape[2]), generator=generator),
+            draws.index(len(sigmas), trajectory.shape[3]),
             sigmas,
-            captions,
+            text(batch.captions),
             batch.shot_ids,
             context=batch.context,
             chunk=config.chunk,
             caption_ids=batch.caption_ids,
+            phase=config.phase,
             table=table,
+            mean=run.mean,
         )
-        norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr))
+        norm = run.descend(optimizer, loss, step)
         return {"loss": loss.item(), "grad_norm": norm}
 
-    checkpoint = Checkpoint(config.out / "causal-init.pt", transformer=transformer, optimizer=optimizer)
-    run_steps(
-        "causal-init",
-        config.steps,
+    run.steps(
         train_step,
-        checkpoint,
-        on_save=lambda step: transformer.save_pretrained(config.out / "causal-init"),
+        lambda: save_model(transformer, config.out / "causal-init", run.main),
+        Strips(run, ShotStreamPipeline, transformer, text, config, films),
+        transformer=transformer,
+        optimizer=optimizer,
     )

@@ -6,12 +6,12 @@ the last temporal tap, three times cheaper; when clips begin, the other taps sta
 repeated.
 """
 
+import copy
 import math
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,27 +25,30 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from torch import Tensor
 
+from shotstream_lite.presets import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
-from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
+from shotstream_lite.training.draws import Draws, seeded
+from shotstream_lite.training.loop import Run, descend, learning_rate
+from shotstream_lite.training.muon import Muon
+from shotstream_lite.training.stage import StageConfig
+from shotstream_lite.training.weights import save_whole
 
-LATENT_CHANNELS = 24
-# frames in a clip -> clips in a batch
+LATENT_CHANNELS = 16
+# frames in a clip -> clips in a batch, on each process
 BATCHES = {1: 16, 5: 5, 9: 3, 13: 2}
 
 
-@dataclass
-class CodecConfig:
-    """How the codec is trained."""
+@dataclass(kw_only=True)
+class CodecConfig(StageConfig):
+    """How the codec is trained. With --start it goes on from the codec there, with clips at once."""
 
-    out: Path
     steps: int = 3200
     frame_steps: int = 1600  # single frames only, before the clips
-    lr: float = 4e-3
-    clip_lr: float = 8e-4
+    lr: float = 0.02  # Muon's
+    clip_lr: float = 0.01
     kl: float = 2e-4
-    channels: int = 8  # latent channels kept in the end
+    channels: int = 12  # latent channels kept in the end
     shots: int = 500  # rendered shots to draw from
-    seed: int = 0
 
 
 def build_codec(channels: int = LATENT_CHANNELS) -> AutoencoderKLWan:
@@ -67,7 +70,7 @@ def build_codec(channels: int = LATENT_CHANNELS) -> AutoencoderKLWan:
     return vae
 
 
-def codec_loss(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator, kl: float):
+def codec_loss(vae: AutoencoderKLWan, pixels: Tensor, draws: Draws, kl: float) -> tuple[Tensor, dict[str, float]]:
     """Reconstruction (squared error, and absolute error of edges) plus a light pull towards a standard normal.
 
     Shape:
@@ -77,11 +80,11 @@ def codec_loss(vae: AutoencoderKLWan, pixels: Tensor, generator: torch.Generator
     if single:
         with frame_convolutions(vae):
             posterior = DiagonalGaussianDistribution(vae.quant_conv(vae.encoder(patchify(pixels, 2))))
-            latents = _sample(posterior, generator)
+            latents = _sample(posterior, draws)
             decoded = unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), 2)
     else:
         posterior = vae.encode(pixels).latent_dist
-        decoded = decode_unclamped(vae, _sample(posterior, generator))
+        decoded = decode_unclamped(vae, _sample(posterior, draws))
     divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
     error, psnr = reconstruction(decoded, pixels)
     return error + kl * divergence, {"psnr_frame" if single else "psnr_clip": psnr, "kl": divergence.item()}
@@ -140,38 +143,34 @@ def start_clips(vae: AutoencoderKLWan) -> None:
 
 
 def train_codec(config: CodecConfig) -> AutoencoderKLWan:
-    """Trains the codec and stores it with compact, whitened latents."""
+    """Trains the codec and stores it with compact latents."""
+    run = Run("codec", config)
     torch.manual_seed(config.seed)
-    vae = build_codec()
+    vae = run.trained(load_codec(config.start) if config.start else build_codec())
+    frame_steps = 0 if config.start else config.frame_steps
     pool = film_pool(config.shots, seed=config.seed)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=1e-4)
+    optimizer = Muon(vae, lr=config.lr)
 
     def train_step(step: int) -> dict[str, float]:
-        if step == config.frame_steps:
+        if step == frame_steps and not config.start:
             start_clips(vae)
             optimizer.state.clear()
-        generator = step_generator(config.seed, step)
-        pixels = draw_clips(pool, generator, 1 if step < config.frame_steps else None)
-        loss, metrics = codec_loss(vae, pixels, generator, config.kl)
-        descend(optimizer, loss, _rate(step, config))
+        pixels, draws = clip_batch(run, step, pool, 1 if step < frame_steps else None)
+        loss, metrics = codec_loss(vae, pixels, draws, config.kl)
+        descend(optimizer, loss, _rate(step, frame_steps, config))
         return metrics
 
-    def save(step: int) -> None:
-        compact(vae, pool, config.channels).save_pretrained(config.out / "vae")
+    def save() -> None:
+        if run.main:
+            save_whole(compact(copy.deepcopy(vae).cpu(), pool, config.channels), config.out / "vae")
 
-    run_steps(
-        "codec",
-        config.steps,
-        train_step,
-        Checkpoint(config.out / "codec.pt", vae=vae, opt=optimizer),
-        on_save=save,
-    )
+    run.steps(train_step, save, vae=vae, opt=optimizer)
     return vae
 
 
 @torch.no_grad()
 def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int = 96) -> AutoencoderKLWan:
-    """The same codec with fewer, whitened latent channels: the principal ones, each with mean 0 and deviation 1.
+    """The same codec with fewer latent channels: the principal ones, uncorrelated, as loud as `loudness` says.
 
     A codec's channels are correlated and some hardly used. Noise would drown the faint directions, where characters
     live, long before the loud ones that hold the sky. The rotation is folded into the convolutions on both sides of the
@@ -207,7 +206,29 @@ def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int =
     weight = first.weight.double()
     small.decoder.conv_in.weight[:] = torch.einsum("oithw,ic->octhw", weight, post @ outward).float()
     small.decoder.conv_in.bias[:] = (first.bias + torch.einsum("oithw,i->o", weight, left)).float()
+
+    gains = loudness(small, to_pixels(pool[:4]))
+    small.encoder.conv_out.weight[:channels] *= gains[:, None, None, None, None]
+    small.encoder.conv_out.bias[:channels] *= gains
+    small.post_quant_conv.weight[..., 0, 0, 0] = torch.diag(1 / gains)
     return small
+
+
+@torch.no_grad()
+def loudness(vae: AutoencoderKLWan, pixels: Tensor, nudge: float = 0.3) -> Tensor:
+    """Deviations that a codec's white channels should have, [channels]: fourth roots of their shares in the picture.
+
+    All equally loud, most of the diffusion loss would go to channels that hardly show; as loud as they show, noise
+    would drown the fine ones. A channel's share is how much the pixels change when it is nudged.
+    """
+    latents = vae.encode(pixels).latent_dist.mean
+    picture, shares = decode_unclamped(vae, latents), []
+    for channel in range(latents.shape[1]):
+        nudged = latents.clone()
+        nudged[:, channel] += nudge * torch.randn(latents[:, 0].shape, generator=seeded(channel))
+        shares.append((decode_unclamped(vae, nudged) - picture).square().mean())
+    gains = torch.stack(shares) ** 0.25
+    return gains / gains.square().mean().sqrt()
 
 
 def _standard(channels: int) -> dict[str, list[float]]:
@@ -224,24 +245,23 @@ def _mix(matrix: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("no,oithw->nithw", matrix, weight.double()).float()
 
 
-def _rate(step: int, config: CodecConfig) -> float:
+def _rate(step: int, frame_steps: int, config: CodecConfig) -> float:
     """Two cosines, the second from where clips begin."""
-    if step < config.frame_steps:
-        return learning_rate(step, config.frame_steps, config.lr, floor=0.2)
-    return learning_rate(step - config.frame_steps, config.steps - config.frame_steps, config.clip_lr)
+    if step < frame_steps:
+        return learning_rate(step, frame_steps, config.lr, floor=0.2)
+    return learning_rate(step - frame_steps, config.steps - frame_steps, config.clip_lr)
 
 
-def _sample(posterior: DiagonalGaussianDistribution, generator: torch.Generator) -> Tensor:
-    return posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+def _sample(posterior: DiagonalGaussianDistribution, draws: Draws) -> Tensor:
+    return posterior.mean + posterior.std * draws.noise(posterior.mean.shape)
 
 
-def draw_clips(pool: np.ndarray, generator: torch.Generator, length: int | None = None) -> Tensor:
-    """A batch of clips [batch, 3, frames, H, W] from a pool of shots, of a `length` or of any in BATCHES."""
+def clip_batch(run: Run, step: int, pool: np.ndarray, length: int | None = None) -> tuple[Tensor, Draws]:
+    """Clips [batch, 3, frames, H, W] from a pool of shots, of a `length` or of one in BATCHES, the same on all
+    processes; and the source of what else the step draws."""
     if length is None:
-        length = list(BATCHES)[int(torch.randint(len(BATCHES), (1,), generator=generator))]
-    clips = []
-    for _ in range(BATCHES[length]):
-        shot = int(torch.randint(len(pool), (1,), generator=generator))
-        start = int(torch.randint(pool.shape[1] - length + 1, (1,), generator=generator))
-        clips.append(pool[shot, start : start + length])
-    return to_pixels(np.stack(clips))
+        length = list(BATCHES)[run.draws(step, run.processes).shared_index(len(BATCHES))]
+    draws = run.draws(step, run.processes * BATCHES[length])
+    places = zip(draws.index(len(pool)).tolist(), draws.index(pool.shape[1] - length + 1).tolist(), strict=True)
+    clips = np.stack([pool[shot, start : start + length] for shot, start in places])
+    return to_pixels(clips).to(run.device), draws

@@ -6,7 +6,6 @@ shots, with the same losses.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,11 +13,17 @@ from torch import Tensor
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.dmd import critic_loss, dmd_gradient, dmd_loss, guided
 from shotstream_lite.flow import SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.presets import load_text, load_transformer
+from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.rollout import Noise, begin_shot, rollout
+from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, next_shot_batch
-from shotstream_lite.training.captions import embed
-from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
+from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.draws import Draws
+from shotstream_lite.training.loop import Run
+from shotstream_lite.training.samples import Strips
+from shotstream_lite.training.stage import StudentConfig
+from shotstream_lite.training.weights import begin, earlier, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 
 
@@ -53,13 +58,15 @@ def score(
     captions: Tensor,
     shot_ids: Tensor,
     caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
 ) -> Tensor:
     """What a bidirectional model thinks clean; all frames, the clean context too, carry the same timestep.
 
     Shape: noisy [B, C, m + F, H, W], context first; level: timestep and sigma [B]; returns: like noisy
     """
     timestep, sigma = level
-    flow = transformer.joint(noisy, timestep.to(noisy.device), captions, shot_ids, caption_ids=caption_ids)
+    timestep = timestep.to(noisy.device)
+    flow = transformer.joint(noisy, timestep, captions, shot_ids, caption_ids=caption_ids, phase=phase)
     return to_clean(noisy, flow, sigma.to(noisy.device))
 
 
@@ -76,6 +83,7 @@ def generator_loss(
     context: Tensor | None = None,
     caption_ids: Tensor | None = None,
     guidance: float = 3.0,
+    phase: float = SHOT_PHASE,
     table: SigmaTable,
 ) -> Tensor:
     """The distribution-matching loss of a generated shot; no gradient enters the two scores.
@@ -91,10 +99,10 @@ def generator_loss(
     with torch.no_grad():
         level = score_level(rows, table)
         noisy = with_context(context, add_noise(generated, noise, level[1].to(generated.device)))
-        fake_x0 = score(fake, noisy, level, captions, shot_ids, caption_ids)
+        fake_x0 = score(fake, noisy, level, captions, shot_ids, caption_ids, phase)
         real_x0 = guided(
-            score(real, noisy, level, captions, shot_ids, caption_ids),
-            score(real, noisy, level, uncond, shot_ids),
+            score(real, noisy, level, captions, shot_ids, caption_ids, phase),
+            score(real, noisy, level, uncond, shot_ids, phase=phase),
             guidance,
         )
         shot = slice(-generated.shape[2], None)
@@ -112,6 +120,7 @@ def fake_score_loss(
     *,
     context: Tensor | None = None,
     caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
     table: SigmaTable,
 ) -> Tensor:
     """The critic's loss on a generated shot: plain flow matching, no gradient to the generator.
@@ -122,98 +131,121 @@ def fake_score_loss(
     level = score_level(rows, table)
     sigma = level[1].to(generated.device)
     noisy = add_noise(generated, noise, sigma)
-    fake_x0 = score(fake, with_context(context, noisy), level, captions, shot_ids, caption_ids)
+    fake_x0 = score(fake, with_context(context, noisy), level, captions, shot_ids, caption_ids, phase)
     return critic_loss(fake_x0[:, :, -generated.shape[2] :], noisy, sigma, generated, noise)
 
 
-@dataclass
-class IntraShotConfig:
-    """How the student is distilled within a shot. Two time-scales as in the paper: five critic updates to one."""
+@dataclass(kw_only=True)
+class DistillationConfig(StudentConfig):
+    """What both self-forcing stages share. Two time-scales as in the paper: five critic updates to one."""
 
-    out: Path
-    steps: int = 900  # critic and generator updates together
     batch: int = 8
     lr: float = 4e-5
     critic_lr: float = 1.5e-4
-    critic_updates: int = 5  # to each update of the generator
+    critic_updates: int = 5  # to each update of the generator; both count as `steps`
+    critic_clip: float = 1.0
     guidance: float = 1.0  # of the real score, cond + guidance * (cond - uncond); the released 3 burns colours here
-    shift: float = 3.0
-    chunk: int = 3
-    drop_context: float = 0.1
+    negative_caption: str | None = None  # what guidance leads away from; None is the empty one of dropped captions
+    lr_floor: float = 0.3
+    # As released: no momentum, since what the gradient points at moves.
+    betas: tuple[float, float] = (0.0, 0.999)
+
+
+@dataclass(kw_only=True)
+class IntraShotConfig(DistillationConfig):
+    """How the student is distilled within a shot."""
+
+    steps: int = 900
     seed: int = 3
 
 
-def train_intra_shot(config: IntraShotConfig, films: LatentFilms) -> None:
-    """Distils the teacher in `config.out` into the causal-init student on its own rollouts over true history."""
-    student = load_transformer(config.out, "causal-init").requires_grad_(True)
-    real, fake = load_transformer(config.out, "teacher"), load_transformer(config.out, "teacher").requires_grad_(True)
-    text_encoder, tokenizer = load_text(config.out)
-    # As released: no momentum, since what the gradient points at moves (betas written as floats for torch).
-    optimizer = torch.optim.AdamW(student.parameters(), lr=config.lr, betas=(0.0, 0.999), weight_decay=0.01)
-    critic = torch.optim.AdamW(fake.parameters(), lr=config.critic_lr, betas=(0.0, 0.999), weight_decay=0.01)
-    table, sigmas = SigmaTable(config.shift), few_step(shift=config.shift)
+class Distillation:
+    """Student, real score and critic with their optimizers: one update of either from one rollout."""
 
-    def train_step(step: int) -> dict[str, float]:
-        generator = step_generator(config.seed, step)
-        batch = next_shot_batch(films, config.batch, generator, drop_context=config.drop_context)
-        with torch.no_grad():
-            captions = embed(text_encoder, tokenizer, batch.captions)
-        updates_student = step % (config.critic_updates + 1) == config.critic_updates
+    def __init__(
+        self, run: Run, config: DistillationConfig, student: ShotStreamTransformer, fake: ShotStreamTransformer
+    ) -> None:
+        self.run, self.config, self.student, self.fake = run, config, student, fake
+        self.real = run.frozen(earlier(config, "teacher"))
+        self.text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
+        self.optimizer = run.optimizer(student)
+        self.critic = run.optimizer(fake, lr=config.critic_lr)
+        self.table, self.sigmas = SigmaTable(config.shift), few_step(config.student_steps, config.shift)
+
+    def update(self, step: int, batch: NextShotBatch, draws: Draws) -> tuple[Tensor, dict[str, float]]:
+        """The student's shots for a batch, made before the update they serve for, and metrics."""
+        captions = self.text(batch.captions)
+        updates_student = step % (self.config.critic_updates + 1) == self.config.critic_updates
         with torch.set_grad_enabled(updates_student):
-            shot = rollout_batch(student, batch, captions, sigmas, config.chunk, table, generator)
+            shots = self.rollout(batch, captions, draws)
         scored = {
-            "noise": torch.randn(shot.shape, generator=generator),
-            "rows": torch.randint(len(table.sigmas), (config.batch,), generator=generator),
+            "noise": draws.normal(*shots.shape[1:]),
+            "rows": draws.index(len(self.table.sigmas)),
             "captions": captions,
             "shot_ids": batch.shot_ids,
             "context": batch.context,
             "caption_ids": batch.caption_ids,
-            "table": table,
+            "phase": self.config.phase,
+            "table": self.table,
         }
-        if not updates_student:
-            loss = fake_score_loss(shot, fake, **scored)
-            descend(critic, loss, learning_rate(step, config.steps, config.critic_lr, floor=0.3))
-            return {"critic": loss.item(), "std": shot.std().item()}
-        uncond = torch.zeros_like(captions[:, :1])
-        loss = generator_loss(shot, real, fake, uncond=uncond, guidance=config.guidance, **scored)
-        norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr, floor=0.3))
-        return {"generator": loss.item(), "grad_norm": norm}
+        update = self._update_student if updates_student else self._update_critic
+        return shots.detach(), update(step, shots, scored)
 
-    checkpoint = Checkpoint(
-        config.out / "intra-shot.pt", student=student, fake=fake, optimizer=optimizer, critic=critic
-    )
-    run_steps(
-        "intra-shot",
-        config.steps,
+    def _update_student(self, step: int, shots: Tensor, scored: dict) -> dict[str, float]:
+        uncond = self._uncond(scored["captions"])
+        loss = generator_loss(shots, self.real, self.fake, uncond=uncond, guidance=self.config.guidance, **scored)
+        return {"generator": loss.item(), "grad_norm": self.run.descend(self.optimizer, loss, step)}
+
+    def _update_critic(self, step: int, shots: Tensor, scored: dict) -> dict[str, float]:
+        loss = fake_score_loss(shots, self.fake, **scored)
+        self.run.descend(self.critic, loss, step, self.config.critic_lr, self.config.critic_clip)
+        return {"critic": loss.item(), "std": shots.std().item()}
+
+    def rollout(self, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
+        """The student's own shots for a batch, all stopped at one random step. Shape: [B, C, F, H, W]."""
+        remembered = batch.context.shape[2]
+        frames = batch.shot_ids.shape[1] - remembered
+        cache = begin_shot(
+            self.student,
+            batch.context,
+            batch.shot_ids[:, :remembered],
+            batch.shot_ids[:, -1],
+            captions,
+            frames,
+            caption_ids=batch.caption_ids[:, : remembered + 1],
+            budget=remembered,
+            phase=self.config.phase,
+        )
+        exit_step = draws.shared_index(len(self.sigmas))
+        chunks = chunk_sizes(frames, self.config.chunk)
+        return self_forcing(self.student, cache, draws.noise, self.sigmas, chunks, exit_step, self.table)
+
+    def _uncond(self, captions: Tensor) -> Tensor:
+        if self.config.negative_caption is None:
+            return torch.zeros_like(captions[:, :1])
+        return self.text([[self.config.negative_caption]] * len(captions))
+
+    @property
+    def parts(self) -> dict:
+        """What a checkpoint holds."""
+        return {"student": self.student, "fake": self.fake, "optimizer": self.optimizer, "critic": self.critic}
+
+
+def train_intra_shot(config: IntraShotConfig, films: LatentFilms) -> None:
+    """Distils the teacher in `config.out` into the causal-init student on its own rollouts over true history."""
+    run = Run("intra-shot", config)
+    student = run.trained(LearntCut.of(config, begin(config, "intra-shot", "causal-init")), shard=config.shard)
+    fake = run.trained(earlier(config, "teacher"), shard=config.shard)
+    distillation = Distillation(run, config, student, fake)
+
+    def train_step(step: int) -> dict[str, float]:
+        draws = run.draws(step)
+        batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+        return distillation.update(step, batch, draws)[1]
+
+    run.steps(
         train_step,
-        checkpoint,
-        on_save=lambda step: student.save_pretrained(config.out / "intra-shot"),
-    )
-
-
-def rollout_batch(
-    student: ShotStreamTransformer,
-    batch: NextShotBatch,
-    captions: Tensor,
-    sigmas: Tensor,
-    chunk: int,
-    table: SigmaTable,
-    generator: torch.Generator,
-) -> Tensor:
-    """The student's own shots for a batch, all stopped at one random step. Shape: [B, C, F, H, W]."""
-    frames, remembered = batch.target.shape[2], batch.context.shape[2]
-    cache = begin_shot(
-        student,
-        batch.context,
-        batch.shot_ids[:, :remembered],
-        batch.shot_ids[:, -1],
-        captions,
-        frames,
-        caption_ids=batch.caption_ids[:, : remembered + 1],
-        budget=remembered,
-    )
-    exit_step = int(torch.randint(len(sigmas), (1,), generator=generator))
-    sizes = [min(chunk, frames - start) for start in range(0, frames, chunk)]
-    return self_forcing(
-        student, cache, lambda shape: torch.randn(shape, generator=generator), sigmas, sizes, exit_step, table
+        lambda: save_model(student, config.out / "intra-shot", run.main),
+        Strips(run, ShotStreamPipeline, student, distillation.text, config, films),
+        **distillation.parts,
     )

@@ -1,23 +1,30 @@
-"""The loop all stages share: steps, progress, metrics as JSON lines, checkpoints that survive a kill.
+"""The loop all stages share: processes and device, optimizer steps, progress, metrics as JSON lines, checkpoints.
 
-Every random draw of a step comes from a generator seeded by (seed, step), so a resumed run needs no generator state
-to be the run it would have been.
+The same command runs on one CPU, on one GPU, or on many under `accelerate launch -m shotstream_lite.cli train ...`. Our
+models are entered by several doors and not by `forward`, so gradients are averaged by hand and not by a wrapper.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.training import sharding
+from shotstream_lite.training.draws import Draws
+from shotstream_lite.training.muon import Muon
+from shotstream_lite.training.stage import RunConfig
+from shotstream_lite.transformer import ShotStreamTransformer, compile_blocks
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The one source of randomness of a step."""
-    return torch.Generator().manual_seed((seed << 32) + step)
+LOG_EVERY = 20
+SMOOTHING = 0.98  # of logged metrics
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: float = 0.02) -> float:
@@ -28,74 +35,224 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: 
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float, clip: float = 1.0) -> float:
-    """One optimizer step down `loss`, gradients clipped to norm `clip`; returns their norm before."""
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip: float = 1.0) -> float:
+    """One optimizer step down the mean of all processes' losses, gradients clipped to norm `clip`.
+
+    A parameter group may scale the learning rate. Returns the gradients' norm before clipping.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    if torch.distributed.is_initialized():
+        _average([p.grad for p in parameters if p.grad is not None])
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
     optimizer.step()
-    return norm.item()
+    return float(sharding.gathered(norm))
+
+
+def _average(gradients: list[Tensor]) -> None:
+    """Over all processes, in place; FSDP has done it for what it split."""
+    whole = [gradient for gradient in gradients if not isinstance(gradient, sharding.DTensor)]
+    if whole:
+        flat = torch.cat([gradient.flatten() for gradient in whole]) / torch.distributed.get_world_size()
+        torch.distributed.all_reduce(flat)
+        for gradient, part in zip(whole, flat.split([g.numel() for g in whole]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 class Checkpoint:
-    """Everything a stage needs to go on: modules and optimizers by name, and the step. Replaced whole or not at all."""
+    """Everything a stage needs to go on: modules, optimizers and other keepers of state by name, and the step.
 
-    def __init__(self, path: Path, **parts):
-        self.path, self.parts = Path(path), parts
-
-    def save(self, step: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: part.state_dict() for name, part in self.parts.items()} | {"step": step}
-        part = self.path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.path)
-
-    def load(self) -> int:
-        """Restores all parts; returns the step to go on with (0 when there is no checkpoint yet)."""
-        if not self.path.exists():
-            return 0
-        state = torch.load(self.path, weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        return state["step"]
-
-
-def run_steps(
-    stage: str,
-    steps: int,
-    train_step: Callable[[int], dict[str, float]],
-    checkpoint: Checkpoint,
-    resume: bool = True,
-    save_every: int = 200,
-    on_save: Callable[[int], None] | None = None,
-) -> None:
-    """Calls `train_step(step)` until `steps`, logging its metrics to `metrics.jsonl` beside the checkpoint.
-
-    Args:
-        on_save: called after each checkpoint, to write samples to look at.
+    Replaced whole or not at all. All processes save and load; only the main one writes.
     """
-    start = checkpoint.load() if resume else 0
-    log_path = checkpoint.path.with_name(f"{stage}.jsonl")
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    sums: dict[str, float] = {}
-    began = time.perf_counter()
-    with (
-        open(log_path, "a" if start else "w") as log,
-        tqdm(total=steps, initial=start, desc=stage, mininterval=10) as bar,
-    ):
-        for step in range(start, steps):
-            for name, value in train_step(step).items():
-                sums[name] = sums.get(name, 0.0) * 0.98 + value * 0.02 if name in sums else value
-            bar.update()
-            if step % 20 == 19:
-                bar.set_postfix({name: f"{value:.4f}" for name, value in sums.items()}, refresh=False)
-                seconds = round(time.perf_counter() - began, 1)
-                log.write(json.dumps({"step": step + 1, "seconds": seconds} | sums) + "\n")
-                log.flush()
-            if (step + 1) % save_every == 0 or step + 1 == steps:
-                checkpoint.save(step + 1)
-                if on_save:
-                    on_save(step + 1)
+
+    def __init__(self, path: Path, main: bool = True, **parts: Any) -> None:
+        self.path, self.main, self.parts = Path(path), main, parts
+
+    def save(self, step: int, means: dict[str, float] | None = None) -> None:
+        """`means` are the smoothed metrics, so that a resumed log goes on as it would have."""
+        state = {name: sharding.gathered(part.state_dict(), self.main) for name, part in self.parts.items()}
+        if self.main:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part = self.path.with_suffix(".part")
+            torch.save(state | {"step": step, "means": means or {}}, part)
+            os.replace(part, self.path)
+
+    def load(self) -> tuple[int, dict[str, float]]:
+        """Restores all parts; returns the step to go on with (0 when there is no checkpoint yet) and the means.
+
+        Raises CheckpointError for a file of another run.
+        """
+        if not self.path.exists():
+            return 0, {}
+        try:
+            # Several processes on one machine need not each hold all of it.
+            several = torch.distributed.is_initialized()
+            state = torch.load(self.path, map_location="cpu", mmap=several, weights_only=True)
+            for name, part in self.parts.items():
+                if isinstance(part, torch.optim.Optimizer):
+                    sharding.load_optimizer(part, state[name])
+                elif isinstance(part, nn.Module):
+                    sharding.load_module(part, state[name])
+                else:
+                    part.load_state_dict(state[name])
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            mend = "choose another --out, or start anew with --no-resume"
+            raise CheckpointError(f"{self.path}: does not fit this run ({reason}): {mend}") from None
+        return state["step"], state.get("means", {})
+
+
+class Run:
+    """One stage being trained: where it runs, how it steps, what it leaves in `config.out`."""
+
+    def __init__(self, stage: str, config: RunConfig) -> None:
+        from accelerate import Accelerator
+
+        self.stage, self.config = stage, config
+        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+        self.device = self.accelerator.device
+        self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
+        self.main = self.accelerator.is_main_process
+        config.out.mkdir(parents=True, exist_ok=True)
+
+    def draws(self, step: int, batch: int | None = None) -> Draws:
+        """The randomness of a step for this process's part of the batch (by default of `config.batch` samples).
+
+        Raises CheckpointError if the batch does not part evenly.
+        """
+        batch = batch or self.config.batch
+        each, rest = divmod(batch, self.processes)
+        if rest or not each:
+            mend = f"choose a multiple of {self.processes}"
+            raise CheckpointError(f"a batch of {batch} does not part among {self.processes} processes: {mend}")
+        return Draws(self.config.seed, step, range(each * self.process, each * (self.process + 1)), self.device)
+
+    def trained(
+        self, model: nn.Module, only: Sequence[nn.Module] | None = None, shard: bool | None = False
+    ) -> nn.Module:
+        """The model on its device with gradients on, in all of it or `only` in some modules.
+
+        shard: split it over processes; None: where there are several GPUs.
+        """
+        model = model.to(self.device).train().requires_grad_(False)
+        for module in [model] if only is None else only:
+            module.requires_grad_(True)
+        if self.processes > 1 and (self.device.type != "cpu" if shard is None else shard):
+            sharding.shard(model, self.device, self.processes)
+        return self._compiled(model)
+
+    def frozen(self, model: nn.Module) -> nn.Module:
+        """The model on its device, only asked."""
+        return self._compiled(model.to(self.device).eval().requires_grad_(False))
+
+    def _compiled(self, model: nn.Module) -> nn.Module:
+        if self.config.compile and isinstance(model, ShotStreamTransformer):
+            torch._dynamo.config.recompile_limit = 64  # one graph for each number of tokens, with and without gradient
+            compile_blocks(model, dynamic=False)
+        return model
+
+    def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+        """The configuration's optimizer with its settings, on what is trained in the modules."""
+        config = self.config
+        if config.optimizer == "muon":
+            return Muon(*modules, lr=lr or config.lr)
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        return torch.optim.AdamW(parameters, lr or config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+    def descend(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss: Tensor,
+        step: int,
+        peak: float | None = None,
+        clip: float | None = None,
+    ) -> float:
+        """`descend` by the configuration: its schedule up to `peak` (by default its `lr`), and its `clip`."""
+        config = self.config
+        lr = learning_rate(step, config.steps, peak or config.lr, config.warmup, config.lr_floor)
+        return descend(optimizer, loss, lr, clip or config.clip)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """A number averaged over all processes."""
+        return self.accelerator.reduce(value, "mean")
+
+    def steps(
+        self,
+        train_step: Callable[[int], dict[str, float]],
+        save: Callable[[], None],
+        sample: Callable[[Path], None] | None = None,
+        **parts: Any,
+    ) -> None:
+        """Calls `train_step(step)` until `config.steps`.
+
+        Args:
+            save: stores what later stages use; before each checkpoint, so that it is never older than that.
+            sample: draws a strip of samples at a path.
+            parts: what a checkpoint holds, see `Checkpoint`.
+        """
+        config = self.config
+        checkpoint = Checkpoint(config.out / f"{self.stage}.pt", self.main, **parts)
+        start, means = checkpoint.load() if config.resume else (0, {})
+        log = MetricsLog(self, start)
+        with tqdm(total=config.steps, initial=start, desc=self.stage, mininterval=10, disable=not self.main) as bar:
+            for step in range(start, config.steps):
+                with self.accelerator.autocast():
+                    metrics = train_step(step)
+                for name, value in metrics.items():
+                    means[name] = means.get(name, value) * SMOOTHING + value * (1 - SMOOTHING)
+                bar.update()
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
+                    log.write(step + 1, means)
+                if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                    save()
+                    checkpoint.save(step + 1, means)
+                if sample and config.sample_every and (step + 1) % config.sample_every == 0:
+                    sample(config.out / "samples" / f"{self.stage}-{step + 1:06d}.png")
+        log.close()
+
+
+class MetricsLog:
+    """Metrics as JSON lines in `out`/STAGE.jsonl, and for TensorBoard if asked; only the main process writes.
+
+    Lines after step `start`, which a stopped run has left and a resumed one will write again, go first.
+    """
+
+    def __init__(self, run: Run, start: int) -> None:
+        self.run, self.began = run, time.perf_counter()
+        self.path = run.config.out / f"{run.stage}.jsonl"
+        self.board = None
+        if run.config.tensorboard and run.main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(run.config.out / "tensorboard"), purge_step=start)
+        if run.main:
+            lines = self.path.read_text(encoding="utf-8").splitlines() if start and self.path.exists() else []
+            part = self.path.with_suffix(".part")
+            part.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= start), encoding="utf-8")
+            os.replace(part, self.path)
+
+    def write(self, step: int, means: dict[str, float]) -> None:
+        """One line; seconds count from the start of this run or from where it was resumed."""
+        seconds = round(time.perf_counter() - self.began, 1)
+        if self.run.main:
+            with open(self.path, "a", encoding="utf-8") as log:
+                log.write(json.dumps({"step": step, "seconds": seconds} | means) + "\n")
+        if self.board:
+            for name, value in means.items():
+                self.board.add_scalar(f"{self.run.stage}/{name}", value, step)
+
+    def close(self) -> None:
+        if self.board:
+            self.board.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; a line cut short by a kill goes."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf

@@ -1,48 +1,53 @@
 """The probe's own training: rendered shots, blemished as a codec would, all questions at once."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from shotstream_lite.toybox.dataset import TRAIN_SEED
-from shotstream_lite.toybox.probe import Probe, accuracy, blemish, held_out, real_film, save_probe
-from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
+from shotstream_lite.toybox.probe import HIDDEN, Probe, accuracy, blemish, held_out, real_film, save_probe
+from shotstream_lite.training.loop import Run
+from shotstream_lite.training.muon import Muon
+from shotstream_lite.training.stage import StageConfig
 
 
-@dataclass
-class ProbeConfig:
+@dataclass(kw_only=True)
+class ProbeConfig(StageConfig):
     """How the probe is trained."""
 
-    out: Path
-    steps: int = 2500
+    steps: int = 1500
     batch: int = 24
-    lr: float = 2e-3
+    lr: float = 0.02  # Muon's
     shots: int = 4000
-    seed: int = 0
 
 
 def train_probe(config: ProbeConfig) -> dict[str, float]:
     """Trains the probe, leaves it in `config.out`, and returns its accuracy on film it has not seen."""
+    run = Run("probe", config)
     torch.manual_seed(config.seed)
-    probe = Probe()
+    probe = run.trained(Probe())
     film = real_film(config.shots, TRAIN_SEED)
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=config.lr, weight_decay=0.01)
+    optimizer = Muon(probe, lr=config.lr)
 
     def train_step(step: int) -> dict[str, float]:
-        generator = step_generator(config.seed, step)
-        rows = torch.randint(len(film.frames), (config.batch,), generator=generator)
-        logits = probe(blemish(film.frames[rows], generator))
-        losses = {name: F.cross_entropy(logits[name], film.answers[name][rows]) for name in logits}
-        descend(optimizer, sum(losses.values()), learning_rate(step, config.steps, config.lr))
+        draws = run.draws(step)
+        rows = draws.index(len(film.frames))
+        frames = [blemish(film.frames[row : row + 1], g) for row, g in zip(rows.tolist(), draws.each, strict=True)]
+        logits = probe(torch.cat(frames).to(run.device))
+        losses = {name: _surprise(run, logits[name], film.answers[name][rows].to(run.device)) for name in logits}
+        run.descend(optimizer, sum(losses.values()), step)
         return {name: loss.item() for name, loss in losses.items()}
 
-    run_steps(
-        "probe",
-        config.steps,
-        train_step,
-        Checkpoint(config.out / "probe.pt", probe=probe, optimizer=optimizer),
-        on_save=lambda step: save_probe(probe, config.out / "probe" / "model.safetensors"),
-    )
-    return accuracy(probe, held_out())
+    def save() -> None:
+        if run.main:
+            save_probe(probe, config.out / "probe" / "model.safetensors")
+
+    run.steps(train_step, save, probe=probe, optimizer=optimizer)
+    return accuracy(probe.cpu(), held_out())
+
+
+def _surprise(run: Run, logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Cross entropy over the answers that are to be seen, on all processes."""
+    seen = run.mean((answers != HIDDEN).sum().float()).clamp(min=1)
+    return F.cross_entropy(logits, answers, ignore_index=HIDDEN, reduction="sum") / seen

@@ -1,17 +1,21 @@
 """The bidirectional next-shot teacher: flow matching on [context | noisy target] (paper sec. 4.1)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable, add_noise
-from shotstream_lite.presets import load_text, load_transformer
+from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
-from shotstream_lite.training.captions import drop_captions, embed
-from shotstream_lite.training.loop import Checkpoint, descend, learning_rate, run_steps, step_generator
+from shotstream_lite.training.baselines import ChannelConcat
+from shotstream_lite.training.captions import FrozenText, drop_captions, embed
+from shotstream_lite.training.draws import Draws
+from shotstream_lite.training.loop import Run
+from shotstream_lite.training.samples import Strips
+from shotstream_lite.training.stage import NextShotConfig
+from shotstream_lite.training.weights import begin, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 
 
@@ -30,6 +34,7 @@ def teacher_loss(
     *,
     context: Tensor | None = None,
     caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
     table: SigmaTable,
 ) -> Tensor:
     """Weighted flow-matching loss on the target frames; the clean context carries the target's timestep.
@@ -44,60 +49,71 @@ def teacher_loss(
     """
     rows = rows.cpu()
     seen = with_context(context, add_noise(target, noise, table.sigmas[rows].to(target)))
-    flow = transformer.joint(seen, table.timesteps[rows], captions, shot_ids, caption_ids=caption_ids)
+    flow = transformer.joint(seen, table.timesteps[rows], captions, shot_ids, caption_ids=caption_ids, phase=phase)
     error = flow_error(flow[:, :, -target.shape[2] :], target, noise)
     return (table.weights[rows].to(error) * error).mean()
 
 
-@dataclass
-class TeacherConfig:
+@dataclass(kw_only=True)
+class TeacherConfig(NextShotConfig):
     """How the next-shot teacher is trained."""
 
-    out: Path
     steps: int = 3000
-    batch: int = 16
     lr: float = 6e-4
-    shift: float = 3.0
-    drop_context: float = 0.1  # paper supplement; such a shot is told like a first one
-    drop_caption: float = 0.1
+    image_batch: int = 0  # next shots of a single frame learnt along: a look costs a fraction of a shot
+    drop_caption: float = 0.1  # as released; guidance needs the unconditional case
+    bell: bool = False  # weigh noise levels as released; 0 at the noisy end, where a new model learns captions
     trained: Literal["self-attention", "all"] = "self-attention"  # paper Table 3, "only 3D attn" or "full parameters"
+    text: bool = False  # the text encoder learns along; for one that is as young as the model
+    injection: Literal["frame", "channel"] = "frame"  # how context is given (Table 3): as frames, or as channels
     seed: int = 1
 
 
 def train_teacher(config: TeacherConfig, films: LatentFilms) -> None:
     """Turns the base model in `config.out` into the next-shot teacher."""
-    transformer = load_transformer(config.out, "base")
-    text_encoder, tokenizer = load_text(config.out)
-    trained = transformer.blocks if config.trained == "all" else [block.attn1 for block in transformer.blocks]
-    parameters = [p.requires_grad_(True) for module in trained for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
-    table = SigmaTable(config.shift, bell=False)
+    run = Run("teacher", config)
+    transformer = begin(config, "teacher", "base")
+    if config.injection == "channel":
+        transformer = ChannelConcat.of(transformer, config.budget)
+    attention = [block.attn1 for block in transformer.blocks]
+    if config.injection == "channel":  # the entrance of the new channels has to learn as well
+        attention.append(transformer.patch_embedding)
+    run.trained(transformer, attention if config.trained == "self-attention" else None, config.shard)
+    text_encoder, tokenizer = text_of(config)
+    text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
+    optimizer = run.optimizer(transformer, text_encoder)
+    table = SigmaTable(config.shift, bell=config.bell)
 
-    def train_step(step: int) -> dict[str, float]:
-        generator = step_generator(config.seed, step)
-        batch = next_shot_batch(films, config.batch, generator, drop_context=config.drop_context)
-        with torch.no_grad():
-            captions = embed(text_encoder, tokenizer, batch.captions)
-        rows = torch.randint(len(table.sigmas), (config.batch,), generator=generator)
-        loss = teacher_loss(
+    def loss_on(draws: Draws, still: bool = False) -> Tensor:
+        batch = next_shot_batch(films, len(draws), draws.each, still=still, **config.memory).to(run.device)
+        captions = embed(text_encoder, tokenizer, batch.captions, config.text_tokens)
+        return teacher_loss(
             transformer,
             batch.target,
-            torch.randn(batch.target.shape, generator=generator),
-            rows,
-            drop_captions(captions, config.drop_caption, generator),
+            draws.normal(*batch.target.shape[1:]),
+            draws.index(len(table.sigmas)),
+            drop_captions(captions, config.drop_caption, draws),
             batch.shot_ids,
             context=batch.context,
             caption_ids=batch.caption_ids,
+            phase=config.phase,
             table=table,
         )
-        norm = descend(optimizer, loss, learning_rate(step, config.steps, config.lr))
-        return {"loss": loss.item(), "grad_norm": norm}
 
-    checkpoint = Checkpoint(config.out / "teacher.pt", transformer=transformer, optimizer=optimizer)
-    run_steps(
-        "teacher",
-        config.steps,
-        train_step,
-        checkpoint,
-        on_save=lambda step: transformer.save_pretrained(config.out / "teacher"),
-    )
+    def train_step(step: int) -> dict[str, float]:
+        loss = loss_on(run.draws(step))
+        metrics = {"loss": loss.item()}
+        if config.image_batch:
+            images = loss_on(run.draws(config.steps + step, config.image_batch), still=True)
+            loss, metrics = loss + images, metrics | {"loss_image": images.item()}
+        return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
+
+    def save() -> None:
+        save_model(transformer, config.out / "teacher", run.main)
+        if config.text:
+            save_model(text_encoder, config.out / "text_encoder", run.main)
+
+    text = FrozenText(text_encoder, tokenizer, config.text_tokens)
+    strips = Strips(run, TeacherPipeline, transformer, text, config, films)
+    parts = {"text_encoder": text_encoder} if config.text else {}
+    run.steps(train_step, save, strips, transformer=transformer, optimizer=optimizer, **parts)

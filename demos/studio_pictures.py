@@ -1,0 +1,41 @@
+"""Takes the README's pictures of the studio: `python demos/studio_pictures.py`. Needs Chromium and Playwright."""
+
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from shotstream_lite.studio import launch
+
+HERE = Path(__file__).parent
+STORY = (HERE / "stories" / "seaside_friends.json").read_text(encoding="utf-8")
+SIZES = {"studio.png": (1280, 900, 1.0), "studio_phone.png": (390, 844, 2.0)}
+PATIENCE = 600_000  # ms
+
+
+def tell(page: Page) -> None:
+    """Loads the story, and takes the picture while its last shot plays."""
+    page.wait_for_function("window.shotstream && document.querySelector('.facts dt')")
+    page.evaluate("text => shotstream.act('load', { name: 'story.json', text })", STORY)
+    page.wait_for_function("document.querySelector('.saying').textContent.startsWith('Shot 5')")
+    page.wait_for_function(
+        "document.querySelectorAll('.strip').length === 5 && document.querySelectorAll('.cell.own').length"
+    )
+
+
+def main() -> None:
+    studio = launch("toybox", prevent_thread_lock=True, quiet=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, (width, height, dots) in SIZES.items():
+            page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=dots)
+            page.set_default_timeout(PATIENCE)
+            page.goto(studio.local_url, timeout=PATIENCE)
+            tell(page)
+            page.screenshot(path=HERE / "pictures" / name, full_page=True)
+            page.close()
+    studio.close()
+
+
+if __name__ == "__main__":
+    main()

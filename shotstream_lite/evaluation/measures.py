@@ -1,0 +1,40 @@
+"""Two measures that need no story: does a shot hold still what should, and does it move at all?"""
+
+import numpy as np
+
+from shotstream_lite.story import StoryError
+
+
+def consistency(features: np.ndarray) -> float:
+    """Mean cosine similarity of each frame with the one before and with the first (VBench; paper sec. 5.1).
+
+    Shape: float [frames, features], at least two frames; else nan.
+    """
+    if len(features) < 2:
+        return float("nan")
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    before, first = (unit[1:] * unit[:-1]).sum(1), (unit[1:] * unit[0]).sum(1)
+    return float((before + first).mean() / 2)
+
+
+def is_dynamic(shot: np.ndarray, fps: int = 16) -> float:
+    """1 if a shot moves, 0 if it stands: VBench's dynamic degree on Farneback's optical flow, not RAFT's.
+
+    Looked at eight times a second, the fastest twentieth of the picture must move by 6/256 of its shorter side between
+    two looks, in a quarter of them.
+
+    Shape: uint8 [frames, H, W, 3]. Raises StoryError when OpenCV, which comes with PySceneDetect, is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        mend = "pip install 'shotstream_lite[train]'"
+        raise StoryError(f"movement is measured by OpenCV, which is not installed: {mend}") from None
+    looks = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in shot[:: max(1, round(fps / 8))]]
+    enough = 6 * min(shot.shape[1:3]) / 256
+    moving = 0
+    for before, after in zip(looks, looks[1:], strict=False):
+        flow = cv2.calcOpticalFlowFarneback(before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        speeds = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
+        moving += speeds[-max(1, speeds.size // 20) :].mean() > enough
+    return float(moving >= max(1, round((len(looks) - 1) / 4)))

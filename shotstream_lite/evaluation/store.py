@@ -1,0 +1,80 @@
+"""Where told films and their scores are kept, so that an interrupted evaluation goes on where it stopped."""
+
+import hashlib
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from shotstream_lite.evaluation.films import Film, Teller
+from shotstream_lite.evaluation.reading import Scores
+from shotstream_lite.film import FilmWriter, read_film
+from shotstream_lite.presets import model_folder
+from shotstream_lite.story import StoryError
+
+SCALE = 2
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Makes the folder. Raises StoryError if it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoryError(f"{option} {folder}: no folder can be there ({error.strerror}): choose another") from None
+    if not os.access(folder, os.W_OK):
+        raise StoryError(f"{option} {folder}: cannot be written to: choose another folder")
+
+
+def fingerprint(teller: Teller, probe: Path, seed: int, shots: int) -> str:
+    """Changes with all that scores come from: weights, probe, settings, seed, shots."""
+    folder = model_folder(teller.preset)
+    mine = "transformer" if teller.weights == "student" else teller.weights
+    parts = [folder / part for part in (mine, "vae", "text_encoder")]
+    files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
+    digest = hashlib.sha256(repr((teller.weights, sorted(teller.settings.items()), seed, shots)).encode())
+    for path in [*files, folder / "stream.json", probe]:
+        if path.is_file():
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class Kept:
+    """The films of one teller in a folder: `story-0000.npz` with its scores, and `story-0000.mp4` to look at.
+
+    Scores of other weights, another probe or another seed are not taken for these: the film is told again.
+    """
+
+    def __init__(self, folder: Path, name: str, made_by: str) -> None:
+        self.folder = folder / re.sub(r"[^\w.=@,-]+", "_", name)
+        self.made_by = made_by
+
+    def load(self, number: int) -> Scores | None:
+        """The scores of a story's film, or None if it has to be told."""
+        try:
+            with np.load(self._path(number, ".npz"), allow_pickle=False) as file:
+                scores = dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+        return scores if str(scores.pop("made_by", "")) == self.made_by else None
+
+    def save(self, number: int, film: Film, scores: Scores, fps: int) -> None:
+        """Keeps a film and its scores; the scores last, so that what has scores is whole."""
+        self.folder.mkdir(exist_ok=True)
+        with FilmWriter(self._path(number, ".mp4"), fps, SCALE) as writer:
+            for shot in film.shots:
+                writer.write(shot)
+        part = self._path(number, ".part")
+        with open(part, "wb") as file:
+            np.savez(file, made_by=self.made_by, **scores)
+        os.replace(part, self._path(number, ".npz"))
+
+    def shots(self, number: int, lengths: list[int]) -> list[np.ndarray]:
+        """The kept film in its shots, for looking at: H.264 is not exact."""
+        frames = read_film(self._path(number, ".mp4"))[:, ::SCALE, ::SCALE]
+        return np.split(frames, np.cumsum(lengths)[:-1])
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"story-{number:04d}{suffix}"

@@ -1,0 +1,202 @@
+"""Where the released files of a full-size model are: in a local folder, in the hub's cache, or still on the hub.
+
+A model folder with a `released.json` holds settings and configurations but no weights. Components come from one
+repository, in diffusers' format; checkpoints come from another and are converted once, see `convert`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shotstream_lite.convert import INDEX, CheckpointError, convert_transformer, shard_names, whole_folder
+
+MODELS = "SHOTSTREAM_MODELS"
+"""Environment variable: a folder with the repositories, each under its own name. The hub is then never asked."""
+CACHE = "SHOTSTREAM_CACHE"
+"""Environment variable: where converted checkpoints are kept."""
+
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "vae": ("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
+    "text_encoder": ("text_encoder/config.json", "text_encoder/model.safetensors"),
+    "tokenizer": ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
+    "base": ("transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"),
+    "pipeline": ("model_index.json", "scheduler/scheduler_config.json"),
+}
+"""The files of each component in its repository. Weights may be in shards, with an index beside them."""
+CONFIGURED = ("transformer", "vae", "text_encoder")
+
+
+@dataclass(frozen=True)
+class Release:
+    """Two repositories of the hub, and which checkpoint holds which weights (see `presets.WEIGHTS`)."""
+
+    components: str
+    weights: str
+    checkpoints: Mapping[str, str]
+
+    def component(self, name: str) -> Path:
+        """The folder of one of COMPONENTS, fetched if need be. Raises CheckpointError."""
+        root = fetch(self.components, COMPONENTS[name])
+        return root / Path(COMPONENTS[name][0]).parent
+
+    def fetch_configs(self) -> Path:
+        """The folder that holds the config.json of each of CONFIGURED. Raises CheckpointError."""
+        return fetch(self.components, [f"{part}/config.json" for part in CONFIGURED])
+
+    def transformer(self, weights: str) -> Path:
+        """A folder in diffusers' format with such weights, converted if need be. Raises CheckpointError."""
+        if weights not in self.checkpoints:
+            return self.component("base")
+        file = self.checkpoints[weights]
+        return converted(fetch(self.weights, [file]) / file, self.fetch_configs() / "transformer" / "config.json")
+
+    def require(self, weights: str = "student") -> None:
+        """Fetches all that telling a story takes, or raises one CheckpointError that names every missing file."""
+        parts = ["vae", "text_encoder", "tokenizer"] + ["base"] * (weights not in self.checkpoints)
+        wanted = {self.components: [file for part in parts for file in COMPONENTS[part]]}
+        if weights in self.checkpoints:
+            wanted[self.components].append("transformer/config.json")
+            wanted[self.weights] = [self.checkpoints[weights]]
+        complaints = []
+        for repository, files in wanted.items():
+            try:
+                fetch(repository, files)
+            except CheckpointError as error:
+                complaints.append(str(error))
+        if complaints:
+            raise CheckpointError("; ".join(complaints))
+
+    def write(self, target: Path, weights: Sequence[str], stream: Path, lora: Path | None = None) -> None:
+        """Writes a whole model folder, which this library and `diffusers.WanPipeline` read, or nothing.
+
+        Args:
+            weights: the transformers it shall hold.
+            stream: the `stream.json` that goes into it.
+            lora: a file of the inter-shot stage, merged into the student.
+
+        Raises CheckpointError.
+        """
+        for name in weights:
+            self.require(name)
+        root = fetch(self.components, COMPONENTS["pipeline"])
+        with whole_folder(target) as part:
+            for name in ("vae", "text_encoder", "tokenizer"):
+                shutil.copytree(self.component(name), part / name)
+            shutil.copytree(root / "scheduler", part / "scheduler")
+            for file in (root / "model_index.json", stream):
+                shutil.copy(file, part)
+            for name in weights:
+                place = part / ("transformer" if name == "student" else name)
+                if name in self.checkpoints:
+                    checkpoint = fetch(self.weights, [self.checkpoints[name]]) / self.checkpoints[name]
+                    config = read_config(self.fetch_configs() / "transformer" / "config.json")
+                    convert_transformer(checkpoint, place, config, lora if name == "student" else None)
+                else:
+                    shutil.copytree(self.component("base"), place)
+
+
+def read_release(folder: Path) -> Release | None:
+    """What `released.json` says; None for a model folder that has its own weights."""
+    path = folder / "released.json"
+    return Release(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def fetch(repository: str, files: Sequence[str]) -> Path:
+    """The folder that holds `files` of a repository of the hub.
+
+    Looks in $SHOTSTREAM_MODELS if that is set, else in the hub's cache and then on the hub. Raises CheckpointError
+    that names the missing files and where to put them.
+    """
+    if local := os.environ.get(MODELS):
+        root = Path(local) / repository.split("/")[-1]
+        if missing := missing_files(root, files):
+            raise CheckpointError(f"{root}: {_lack(missing)}: put {_them(missing)} there: {_command(repository, root)}")
+        return root
+    from huggingface_hub import snapshot_download
+
+    patterns = [pattern for file in files for pattern in _patterns(file)]
+    missing, reason = list(files), ""
+    for offline in (True, False):
+        try:
+            root = Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=offline))
+        except Exception as error:  # not in the cache; no network, no such repository, a full disk, ...
+            reason = f" and cannot be fetched ({(str(error) or type(error).__name__).splitlines()[0]})"
+            continue
+        missing, reason = missing_files(root, files), ""
+        if not missing:
+            return root
+    folder = Path("FOLDER") / repository.split("/")[-1]
+    mend = f"go online, or put {_them(missing)} into {folder.as_posix()} and set {MODELS}=FOLDER"
+    raise CheckpointError(f"{repository}: {_lack(missing)}{reason}: {mend}: {_command(repository, folder)}")
+
+
+def missing_files(root: Path, files: Sequence[str]) -> list[str]:
+    """Which of `files` are not in a folder; weights are there too if their index and all its shards are."""
+    missing = []
+    for file in files:
+        path = root / file
+        if path.is_file():
+            continue
+        index = path.with_name(path.name + INDEX)
+        if not index.is_file():
+            missing.append(file)
+            continue
+        missing += [str(Path(file).with_name(shard).as_posix()) for shard in _absent(index)]
+    return missing
+
+
+def converted(checkpoint: Path, config: Path) -> Path:
+    """The folder a released checkpoint was converted to, now or earlier; another file, another folder."""
+    stat = checkpoint.stat()
+    marks = (str(checkpoint.resolve()), stat.st_size, stat.st_mtime_ns, config.read_text(encoding="utf-8"))
+    key = hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
+    folder = cache_folder() / f"{checkpoint.stem}-{key}"
+    if not (folder / "config.json").is_file():
+        try:
+            convert_transformer(checkpoint, folder, read_config(config))
+        except CheckpointError:
+            if not (folder / "config.json").is_file():  # unless another process was quicker
+                raise
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "shotstream_lite")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config.json. Raises CheckpointError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]}): fetch it again") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: holds no object: fetch it again")
+    return config
+
+
+def _absent(index: Path) -> list[str]:
+    return [shard for shard in shard_names(index) if not (index.parent / shard).is_file()]
+
+
+def _patterns(file: str) -> list[str]:
+    stem, _, kind = file.rpartition(".")
+    return [file, file + INDEX, f"{stem}-*-of-*.{kind}"] if kind == "safetensors" else [file]
+
+
+def _lack(missing: Sequence[str]) -> str:
+    return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+
+
+def _them(missing: Sequence[str]) -> str:
+    return "it" if len(missing) == 1 else "them"
+
+
+def _command(repository: str, folder: Path) -> str:
+    return f"hf download {repository} --local-dir {folder.as_posix()}"

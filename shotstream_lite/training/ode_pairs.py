@@ -1,0 +1,143 @@
+"""What the paper's causal initialisation learns from: the teacher's own ODE paths, cached on disk (supplement sec. 9).
+
+A pair is a path from noise to a clean shot, kept at the student's noise levels, with everything its shot was told. One
+file a pair, written whole: a stopped run goes on with those that are missing, and several processes share the work.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.flow import TIMESTEPS, euler_sigmas
+from shotstream_lite.rollout import joint_states
+from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, collate, next_shot_batch
+from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.draws import Draws
+from shotstream_lite.training.loop import Run
+from shotstream_lite.training.stage import NextShot, RunConfig, Student, StudentConfig
+from shotstream_lite.training.weights import earlier, folder_with, text_of
+
+PARTS = ("target", "context", "shot_ids", "caption_ids")
+
+
+@dataclass(kw_only=True)
+class OdePairsConfig(Student, NextShot, RunConfig):
+    """How the teacher's paths are drawn."""
+
+    pairs: int = 1000
+    batch: int = 8  # pairs made at once, by each process
+    sampling_steps: int = 50  # Euler steps of a path
+    guidance: float = 2.0  # uncond + guidance * (cond - uncond); the toybox's colours burn above 3
+    seed: int = 4
+
+
+def state_indices(student_steps: tuple[int, ...], sampling_steps: int) -> list[int]:
+    """Which states of a path are at the student's noise levels; the last is the clean end.
+
+    Of 50 steps 0, 13, 25, 37 and 50 for the released (1000, 740, 500, 260). Raises CheckpointError if the path has no
+    state at one of them.
+    """
+    indices = [(TIMESTEPS - step) * sampling_steps / TIMESTEPS for step in (*student_steps, 0)]
+    if any(index % 1 for index in indices):
+        raise CheckpointError(
+            f"--sampling-steps {sampling_steps} has no state at the student's steps {student_steps}: "
+            "choose 50, or steps that are multiples of 1000 divided by it"
+        )
+    return [int(index) for index in indices]
+
+
+def generate(config: OdePairsConfig, films: LatentFilms) -> None:
+    """Fills `config.out`/ode-pairs."""
+    run = Run("ode-pairs", config)
+    keep = state_indices(config.student_steps, config.sampling_steps)
+    teacher = run.frozen(earlier(config, "teacher"))
+    text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
+    folder = config.out / "ode-pairs"
+    folder.mkdir(exist_ok=True)
+    wanted = range(run.process, config.pairs, run.processes)
+    missing = [pair for pair in wanted if not _file(folder, pair).exists()]
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="ode-pairs", disable=not run.main) as bar:
+        for start in range(0, len(missing), config.batch):
+            numbers = missing[start : start + config.batch]
+            draws = Draws(config.seed, 0, numbers, run.device)
+            batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+            with run.accelerator.autocast():
+                path = teacher_path(teacher, batch, text(batch.captions), draws, config)
+                trajectory = torch.stack([state for i, state in enumerate(path) if i in keep], dim=1)
+            for row, number in enumerate(numbers):
+                _write(_file(folder, number), batch, trajectory, row)
+            bar.update(len(numbers))
+
+
+def teacher_path(teacher, batch: NextShotBatch, captions: Tensor, draws: Draws, config: OdePairsConfig):
+    """All states of the teacher's guided path to a shot, noise first: see `rollout.joint_states`."""
+    return joint_states(
+        teacher,
+        draws.normal(*batch.target.shape[1:]),
+        captions,
+        euler_sigmas(config.sampling_steps, config.shift),
+        shot_ids=batch.shot_ids,
+        context=batch.context,
+        uncond=torch.zeros_like(captions[:, :1]),
+        guidance=config.guidance,
+        caption_ids=batch.caption_ids,
+        phase=config.phase,
+    )
+
+
+@dataclass(frozen=True)
+class OdePairs:
+    """Pairs on disk, read when they are drawn."""
+
+    files: list[Path]
+
+    def draw(self, draws: Draws) -> tuple[NextShotBatch, Tensor]:
+        """A batch, its targets the clean ends, and the trajectories [B, S, C, F, H, W]."""
+        samples, trajectories = [], []
+        for index in draws.index(len(self.files)).tolist():
+            with safe_open(self.files[index], "pt") as pair:
+                *parts, trajectory = (pair.get_tensor(name) for name in (*PARTS, "trajectory"))
+                captions = json.loads(pair.metadata()["captions"])
+            target, context, *ids = parts
+            samples.append((target.float(), context.float(), *ids, captions))
+            trajectories.append(trajectory.float())
+        return collate(samples).to(draws.device), torch.stack(trajectories).to(draws.device)
+
+
+def load_pairs(config: StudentConfig) -> OdePairs:
+    """What `generate` has left so far. Raises CheckpointError if that is nothing, or made for other student steps."""
+    files = sorted((folder_with(config, "ode-pairs") / "ode-pairs").glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{config.out}: holds no ODE pairs: run `shotstream train ode-pairs` first")
+    with safe_open(files[0], "pt") as pair:
+        states = pair.get_slice("trajectory").get_shape()[0]
+    if states != len(config.student_steps) + 1:
+        raise CheckpointError(f"{files[0].parent}: made for {states - 1} student steps: make new ones in another --out")
+    return OdePairs(files)
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"pair-{number:06d}.safetensors"
+
+
+def _write(path: Path, batch: NextShotBatch, trajectory: Tensor, row: int) -> None:
+    """One pair, in half precision; its target is the end of the path and not the film's shot."""
+    tensors = {
+        "target": trajectory[row, -1].half(),
+        "context": batch.context[row].half(),
+        "shot_ids": batch.shot_ids[row],
+        "caption_ids": batch.caption_ids[row],
+        "trajectory": trajectory[row].half(),
+    }
+    unfinished = path.with_suffix(".part")
+    contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, unfinished, {"captions": json.dumps(batch.captions[row])})
+    os.replace(unfinished, path)

@@ -1,0 +1,75 @@
+"""The recipe in numbers: what each stage of a preset is trained with, under the paper's names.
+
+`toybox` is what two CPU cores can do, the defaults of every stage. `wan-1.3b` is the paper's recipe (supplement sec. 9)
+with what only the released configuration says: a shift of 8, beta1 0, gradients clipped to 10 for teacher and critic.
+The paper's runs took 32 GPUs.
+"""
+
+from typing import Any
+
+import tyro
+
+from shotstream_lite.training.base import BaseConfig
+from shotstream_lite.training.causal_init import CausalInitConfig
+from shotstream_lite.training.codec import CodecConfig
+from shotstream_lite.training.decoder import DecoderConfig
+from shotstream_lite.training.films import FilmsConfig
+from shotstream_lite.training.inter_shot import InterShotConfig
+from shotstream_lite.training.intra_shot import IntraShotConfig
+from shotstream_lite.training.ode_pairs import OdePairsConfig
+from shotstream_lite.training.probe import ProbeConfig
+from shotstream_lite.training.stage import RunConfig
+from shotstream_lite.training.teacher import TeacherConfig
+
+STAGES: dict[str, type[RunConfig]] = {
+    "codec": CodecConfig,
+    "films": FilmsConfig,
+    "base": BaseConfig,
+    "teacher": TeacherConfig,
+    "ode-pairs": OdePairsConfig,
+    "causal-init": CausalInitConfig,
+    "intra-shot": IntraShotConfig,
+    "inter-shot": InterShotConfig,
+    "decoder": DecoderConfig,
+    "probe": ProbeConfig,
+}
+
+_WAN: dict[str, Any] = {"precision": "bf16"}
+_WAN_SHOTS = _WAN | {"shift": 8.0, "text_tokens": 512}
+_WAN_TRAINED = _WAN_SHOTS | {"warmup": 0, "lr_floor": 1.0, "betas": (0.0, 0.999)}
+_WAN_DISTILLED = _WAN_TRAINED | {
+    "batch": 32,  # given for intra-shot only
+    "lr": 2e-6,
+    "critic_lr": 4e-7,
+    "critic_updates": 5,
+    "critic_clip": 10.0,
+    "guidance": 3.0,  # cond + 3 (cond - uncond), ordinary guidance 4
+}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "toybox": {stage: {} for stage in STAGES}
+    | {
+        "codec": {"steps": 2600, "frame_steps": 1000, "shots": 1200},
+        "films": {"stories": 500},
+        "base": {"steps": 3700, "image_steps": 3000, "lr": 1.5e-3},
+        "teacher": {"steps": 8000, "image_batch": 32, "lr": 1.2e-3} | {"trained": "all", "text": True},  # beginners
+        "causal-init": {"steps": 300},
+        "intra-shot": {"steps": 540, "batch": 16},
+        "inter-shot": {"steps": 200, "batch": 8, "lr": 1e-4, "critic_lr": 3e-4, "warmup": 20},
+    },
+    "wan-1.3b": {
+        "films": _WAN | {"frames": 81, "height": 480, "width": 832},
+        "teacher": _WAN_TRAINED
+        | {"steps": 10_000, "batch": 64, "lr": 1e-5, "clip": 10.0, "bell": True, "trained": "self-attention"},
+        "ode-pairs": _WAN_SHOTS | {"pairs": 5000, "batch": 1, "sampling_steps": 50, "guidance": 6.0},
+        "causal-init": _WAN_TRAINED | {"steps": 2000, "batch": 64, "lr": 1e-6, "trajectories": "teacher"},
+        "intra-shot": _WAN_DISTILLED | {"steps": 500},
+        "inter-shot": _WAN_DISTILLED
+        | {"steps": 1000, "shots": 5, "lora_rank": 256, "lora_alpha": 256.0, "lora_dropout": 0.0},
+    },
+}
+
+
+def configs(preset: str) -> dict[str, RunConfig]:
+    """The stages of a preset with its settings; only the run folder `out` is left to say."""
+    return {stage: STAGES[stage](out=tyro.MISSING, **changes) for stage, changes in PRESETS[preset].items()}

@@ -1,0 +1,82 @@
+"""What a stage can do so far, to look at: a short story it has not seen, a row a shot, as a picture."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shotstream_lite.bidirectional import TeacherPipeline
+from shotstream_lite.film import write_strip
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.presets import StreamSettings
+from shotstream_lite.session import StorySession
+from shotstream_lite.text import CaptionEncoder
+from shotstream_lite.toybox.dataset import LatentFilms
+from shotstream_lite.training import sharding
+from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.loop import Run
+from shotstream_lite.training.stage import NextShotConfig, StudentConfig
+from shotstream_lite.training.weights import codec_of, plain
+
+SAMPLED_SHOTS = 3
+SAMPLING_STEPS = 20  # of bidirectional models; a glance needs no 50
+
+
+def stream_settings(config: NextShotConfig, films: LatentFilms) -> StreamSettings:
+    """How a model that was trained so streams, at the size of its films."""
+    factor = 8  # pixels to a latent, in both codecs
+    height, width = films.clip(0, 0).shape[-2:]
+    student = {"chunk": config.chunk, "steps": config.student_steps} if isinstance(config, StudentConfig) else {}
+    return StreamSettings(
+        height=factor * height,
+        width=factor * width,
+        shot_frames=films.frames,
+        budget=config.budget,
+        policy=config.policy,
+        phase=config.phase,
+        shift=config.shift,
+        text_tokens=config.text_tokens,
+        **student,
+    )
+
+
+class Strips:
+    """Draws strips: call it with a path. Only the main process does the work.
+
+    Args:
+        kind: `ShotStreamPipeline` for a student, `TeacherPipeline` for bidirectional models.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        kind: type[ShotStreamPipeline],
+        model: nn.Module,
+        text: FrozenText,
+        config: NextShotConfig,
+        films: LatentFilms,
+    ) -> None:
+        self.run, self.kind, self.model, self.text = run, kind, model, text
+        self.settings = stream_settings(config, films)
+        self.story = films.example(SAMPLED_SHOTS)
+        wanted = 0 < run.config.sample_every <= run.config.steps
+        self.codec = codec_of(run.config) if wanted else None  # complains now and not when the time has come
+
+    def __call__(self, path: Path) -> None:
+        state = sharding.gathered(self.model.state_dict(), self.run.main)
+        if not self.run.main:
+            return
+        with torch.no_grad():
+            self._draw(plain(self.model, state).to(self.run.device), path)
+
+    def _draw(self, model: nn.Module, path: Path) -> None:
+        self.codec.vae.to(self.run.device)
+        text = CaptionEncoder(self.text.text_encoder, self.text.tokenizer, self.settings.text_tokens, truncate=True)
+        pipeline = self.kind(model, self.codec, text, self.settings)
+        if isinstance(pipeline, TeacherPipeline):
+            pipeline.sampling_steps = SAMPLING_STEPS
+        session = StorySession.of(pipeline, self.story)
+        for _ in session.tell():
+            pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_strip([told.footage.frames() for told in session.shots], path, columns=6, scale=2)

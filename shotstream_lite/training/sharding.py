@@ -1,0 +1,65 @@
+"""Many GPUs: weights, gradients and optimizer state split over processes (FSDP2), gathered where they are stored.
+
+A model is one unit: its weights are whole while it computes and split otherwise, which at 1.3 billion parameters is
+what a GPU has room for. FSDP works by hooks on a model's entrances, and ours are `joint`, `context`, `chunk` and
+`caption_keys` and not `forward`.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+ENTRANCES = ("joint", "context", "chunk", "caption_keys")
+
+
+def shard(model: nn.Module, device: torch.device, processes: int) -> None:
+    """Splits a transformer over all processes, in place; make its optimizer after that."""
+    # What leaves an entrance is a view of other memory; FSDP warns of in-place changes, and we make none.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+    fully_shard(model, mesh=init_device_mesh(device.type, (processes,)))
+    for name in ENTRANCES:
+        register_fsdp_forward_method(model, name)
+
+
+def unsharded_class(model: nn.Module) -> type[nn.Module]:
+    """The class a model had before `shard`."""
+    return next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+
+
+def gathered(state: Any, keep: bool = True) -> Any:
+    """A state dict with all split tensors made whole, on the CPU. All processes call it; who does not `keep` gets None
+    for a tensor."""
+    if isinstance(state, DTensor):
+        whole = state.full_tensor()
+        return whole.cpu() if keep else None
+    if isinstance(state, dict):
+        return {key: gathered(value, keep) for key, value in state.items()}
+    return state
+
+
+def load_module(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """`load_state_dict` of whole tensors into a module that may be split."""
+    own = module.state_dict()
+    module.load_state_dict({name: _split_like(value, own.get(name)) for name, value in state.items()})
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict` of whole tensors into the optimizer of parameters that may be split."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        index: {name: _split_like(value, parameters[index]) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": moments})
+
+
+def _split_like(value: Any, own: Any) -> Any:
+    """A tensor split as `own` is, if `own` is split and of its shape (step counters are not)."""
+    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
+        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+    return value

@@ -1,0 +1,69 @@
+"""The rows of the paper's Tables 3 and 4, and of what it left out: settings of stages, as data.
+
+Every row changes one thing of "ours". Changes name a stage, or "*" for all that have the setting, so that teacher and
+student fit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+TEACHER = ("teacher",)
+BOTH_STAGES = ("teacher", "causal-init", "intra-shot", "inter-shot")
+FIRST_STAGE = BOTH_STAGES[:3]
+EMBEDDING = {stage: {"indicator": "embedding"} for stage in BOTH_STAGES[1:]}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model to train and to measure.
+
+    Attributes:
+        stages: in their order; the last one is measured.
+        changes: of the stages' configurations.
+        settings: of the stream, when it is measured only (see `presets.StreamSettings`).
+        shots: of the stories it is measured on; None for the usual number.
+    """
+
+    table: str
+    name: str
+    stages: tuple[str, ...]
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shots: int | None = None
+
+
+def _students(**changes: Any) -> dict[str, dict[str, Any]]:
+    return {stage: changes for stage in BOTH_STAGES[1:]}
+
+
+TABLE_3 = (
+    Row("3", "ours", TEACHER),
+    Row("3", "first frame only", TEACHER, {"*": {"policy": "first"}}),
+    Row("3", "first and last", TEACHER, {"*": {"policy": "first-last"}}),
+    Row("3", "target caption for all", TEACHER, {"*": {"captions": "target"}}),
+    Row("3", "channel concat", TEACHER, {"teacher": {"injection": "channel"}}),
+    Row("3", "all parameters", TEACHER, {"teacher": {"trained": "all"}}),
+)
+TABLE_4 = (
+    Row("4", "ours", BOTH_STAGES),
+    Row("4", "no indicator", BOTH_STAGES, {"*": {"phase": 0.0}}),
+    Row("4", "learnt embedding", BOTH_STAGES, {"*": {"phase": 0.0}} | EMBEDDING),
+    Row("4", "stage 1 only", FIRST_STAGE),
+    Row("4", "stage 2 only", ("teacher", "causal-init", "inter-shot"), {"inter-shot": {"begin": "causal-init"}}),
+)
+BEYOND = (
+    Row("beyond", "no global cache", BOTH_STAGES, settings={"policy": "none"}),
+    *(Row("beyond", f"phase 1/{n}", BOTH_STAGES, {"*": {"phase": 1 / n}}) for n in (12, 3, 1)),
+    *(Row("beyond", f"budget {n}", BOTH_STAGES, {"*": {"budget": n}}) for n in (2, 12)),
+    Row("beyond", "1 step", BOTH_STAGES, _students(student_steps=(1000,))),
+    Row("beyond", "2 steps", BOTH_STAGES, _students(student_steps=(1000, 500))),
+    Row("beyond", "8 steps", BOTH_STAGES, _students(student_steps=tuple(range(1000, 0, -125)))),
+    *(Row("beyond", f"chunk {n}", BOTH_STAGES, _students(chunk=n)) for n in (1, 9)),
+)
+DRIFT = (
+    Row("drift", "causal-init", BOTH_STAGES[:2], shots=20),
+    Row("drift", "stage 1", FIRST_STAGE, shots=20),
+    Row("drift", "stage 2", BOTH_STAGES, shots=20),
+)
+ROWS = (*TABLE_3, *TABLE_4, *BEYOND, *DRIFT)

@@ -1,0 +1,214 @@
+"""`shotstream train tables`: trains and measures every row of the tables.
+
+Teachers that are compared (Table 3) begin as the run's base model. Teachers of students that are compared begin as the
+run's finished teacher and get used to the row's change: students of a young teacher would all be alike. Rows share
+whatever they have in common: a stage with the same settings after the same stages is trained once. All share one short
+budget. What is finished is kept; a stopped command goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from shotstream_lite.bidirectional import TeacherPipeline
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.text import CaptionEncoder
+from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.training.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.films import films_of
+from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
+from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
+from shotstream_lite.training.samples import stream_settings
+from shotstream_lite.training.stage import NextShotConfig, RunConfig, StudentConfig
+from shotstream_lite.training.table_rows import ROWS, Row
+from shotstream_lite.training.teacher import TeacherConfig, train_teacher
+from shotstream_lite.training.weights import codec_of, earlier, text_of
+
+STAGES = {
+    "teacher": (TeacherConfig, train_teacher),
+    "causal-init": (CausalInitConfig, train_causal_init),
+    "intra-shot": (IntraShotConfig, train_intra_shot),
+    "inter-shot": (InterShotConfig, train_inter_shot),
+}
+PLACES = {f.name for f in fields(RunConfig)} | {"resume", "save_every", "sample_every", "tensorboard"}
+
+
+@dataclass
+class TablesConfig:
+    """Train and measure the paper's Tables 3 and 4 at toybox size, and what they leave out."""
+
+    out: Path  # run folder with codec, films (encoded with --budgets 2 6 12), text encoder, base, teacher and probe
+    only: tuple[str, ...] = ()  # tables or rows, such as 3, or "channel concat"; by default all
+    teacher_steps: int = 800  # budget of every row
+    init_steps: int = 300
+    distil_steps: int = 480  # of each self-forcing stage, critic and generator together
+    batch: int = 8
+    image_batch: int = 16  # of teachers
+    precision: Literal["no", "bf16"] = "no"
+    compile: bool = False
+    stories: int = 30  # held-out stories a row is measured on
+    shots: int = 5  # of each
+
+
+def make_tables(config: TablesConfig) -> None:
+    """Fills `config.out`/tables, a JSON file a row and all of them in tables.json; prints them."""
+    rows = [row for row in ROWS if not config.only or row.table in config.only or row.name in config.only]
+    if not rows:
+        names = ", ".join(dict.fromkeys([row.table for row in ROWS] + [row.name for row in ROWS]))
+        raise CheckpointError(f"--only {' '.join(config.only)}: no such table or row: choose among {names}")
+    results = [_row(config, row) for row in rows]
+    if _processes().is_main_process:
+        _write(config.out / "tables.json", {"budget": _budget(config), "rows": results})
+        print(render(results, _budget(config)))
+
+
+def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
+    """Trains what is missing and measures, or reads what was measured before with this budget."""
+    chain = plan(config, row)
+    about = {"table": row.table, "name": row.name, "stages": row.stages}
+    told_as = {"settings": dict(row.settings), "stories": config.stories, "shots": row.shots or config.shots}
+    path = config.out / "tables" / f"row-{_digest(chain[-1].out.name, told_as)}.json"
+    _processes().wait_for_everyone()  # or they would not agree on what is there
+    if path.exists():
+        return about | json.loads(path.read_text(encoding="utf-8"))
+    for stage, stage_config in zip(row.stages, chain, strict=True):
+        _train_once(stage, stage_config)
+    measured = measure(storyteller(row, chain), config.stories, told_as["shots"], config.out)
+    result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
+    if _processes().is_main_process:
+        _write(path, result)
+    return about | result
+
+
+def _train_once(stage: str, config: NextShotConfig) -> None:
+    """Trains a stage unless that was done before, perhaps for another row."""
+    done = config.out / "done"
+    _processes().wait_for_everyone()
+    if not done.exists():
+        STAGES[stage][1](config, films_of(config))
+        _processes().wait_for_everyone()
+        done.touch()
+
+
+def _processes():
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
+    """The configurations of a row's stages; each works in a folder named by all that makes it what it is."""
+    steps = {"teacher": config.teacher_steps, "causal-init": config.init_steps}
+    folders, chain = [config.out], []
+    for stage in row.stages:
+        kind = STAGES[stage][0]
+        known = {f.name for f in fields(kind)}
+        changes = {k: v for k, v in row.changes.get("*", {}).items() if k in known} | dict(row.changes.get(stage, {}))
+        usual = {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
+        usual |= {"precision": config.precision, "compile": config.compile}
+        usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
+        planned = kind(config.out, **usual | changes)
+        described = {k: v for k, v in asdict(planned).items() if k not in PLACES - {"seed"}}
+        if stage == "teacher" and len(row.stages) > 1:
+            planned.start, described["start"] = config.out, "teacher"
+        planned.out = config.out / "tables" / f"{stage}-{_digest(folders[-1].name if chain else '', described)}"
+        planned.after = tuple(reversed(folders))
+        folders.append(planned.out)
+        chain.append(planned)
+    return chain
+
+
+def storyteller(row: Row, chain: list[NextShotConfig]) -> ShotStreamPipeline:
+    """The pipeline of a trained row."""
+    last, device = chain[-1], _processes().device
+    settings = stream_settings(last, films_of(last)).changed(dict(row.settings))
+    (text_encoder, tokenizer), codec = text_of(last), codec_of(last)
+    codec.vae.to(device)
+    text = CaptionEncoder(text_encoder.to(device), tokenizer, last.text_tokens, truncate=True)
+    transformer = earlier(last, row.stages[-1]).to(device)
+    kind = ShotStreamPipeline
+    if isinstance(last, StudentConfig):
+        transformer = LearntCut.of(last, transformer)
+    else:
+        kind = TargetCaptioned if last.captions == "target" else TeacherPipeline
+        transformer = ChannelConcat.of(transformer, last.budget) if last.injection == "channel" else transformer
+    return kind(transformer, codec, text, settings)
+
+
+class TargetCaptioned(TeacherPipeline):
+    """A teacher whose context frames read the target's caption (Table 3)."""
+
+    def latents(self, captions, *others, **options):
+        """As in `TeacherPipeline`."""
+        return super().latents([captions[-1]] * len(captions), *others, **options)
+
+
+def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -> dict[str, Any]:
+    """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
+
+    Several processes share the stories, and all get the figures.
+    """
+    from shotstream_lite.evaluation.films import drawn, held_out_stories, tell
+    from shotstream_lite.evaluation.reading import measure as scores_of
+    from shotstream_lite.evaluation.report import figures
+    from shotstream_lite.evaluation.run import REAL
+    from shotstream_lite.evaluation.share import Share
+    from shotstream_lite.evaluation.statistics import as_json
+
+    own = run / "probe" / "model.safetensors"
+    probe = load_probe(own if own.exists() else PROBE_FILE)
+    share, plots, columns = Share(), held_out_stories(stories, shots), {}
+    mine = share.mine(stories)
+    films = {REAL: drawn([plots[n] for n in mine]), "row": (tell(pipeline, plots[n], n) for n in mine)}
+    for name, some in films.items():
+        parts = share.gather([scores_of(film, probe, pipeline.settings.fps) for film in some])
+        columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return as_json(figures(columns)["row"])
+
+
+SHOWN = {
+    "character": ("prompt following", "character"),
+    "setting": ("prompt following", "setting"),
+    "camera": ("prompt following", "camera"),
+    "action": ("prompt following", "action"),
+    "carried": ("inter-shot consistency (never said, carried across cuts)", "all of it"),
+    "by chance": ("inter-shot consistency (never said, carried across cuts)", "all, by chance"),
+    "SCA": ("transition control", "SCA"),
+    "dynamic": ("quality", "dynamic degree"),
+}
+
+
+def render(results: list[dict[str, Any]], budget: str) -> str:
+    """The tables in words, per cent; intervals, and the course over the shots, are in the JSON."""
+    head = f"{'table':<8}{'row':<24}{'shots':>6}" + "".join(f"{name:>11}" for name in SHOWN)
+    lines = [f"every row: {budget}", head]
+    for row in results:
+        means = [row["figures"][dimension][name]["mean"] for dimension, name in SHOWN.values()]
+        cells = "".join(f"{'-' if mean is None else f'{100 * mean:.1f}':>11}" for mean in means)
+        lines.append(f"{row['table']:<8}{row['name']:<24}{row['shots']:>6}{cells}")
+    return "\n".join(lines)
+
+
+def _budget(config: TablesConfig) -> str:
+    steps = f"{config.teacher_steps} teacher, {config.init_steps} causal-init, {config.distil_steps} of a self-forcing"
+    batches = f"batch {config.batch}, and {config.image_batch} pictures for teachers"
+    return f"steps: {steps}; {batches}; {config.stories} stories"
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,98 @@
+"""Attention backends and compiled blocks: faster ways of the same numbers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import build_transformer, close
+
+from shotstream_lite.attention import attend, backend_in_use, fast_backend, use_backend
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.rollout import begin_shot, rollout
+from shotstream_lite.transformer import compile_blocks, compile_halves
+
+
+def told(model, shots) -> torch.Tensor:
+    """The latents of a shot of two chunks after a context."""
+    shots = shots.sample(0)
+    with torch.no_grad():
+        cache = begin_shot(model, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+        noise = torch.Generator().manual_seed(0)
+        chunks = rollout(model, cache, lambda shape: torch.randn(shape, generator=noise), [1.0, 0.7], [3, 3])
+        return torch.cat(list(chunks), dim=2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_dispatcher_gives_torchs_own_attention(transformer, masked):
+    attn = transformer.blocks[0].attn1
+    query, keys, values = torch.randn(2, 2, 8, 12), torch.randn(2, 2, 11, 12), torch.randn(2, 2, 11, 12)
+    mask = torch.rand(8, 11)[None, None] > 0.3 if masked else None
+    expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
+    assert torch.equal(attend(attn, query, keys, values, mask), attn.to_out[0](expected))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_half_precision_on_a_cpu_is_the_same_attention(transformer, masked):
+    attn, dtypes = transformer.blocks[0].attn1, (torch.float32, torch.bfloat16)
+    inputs = [torch.randn(2, 2, n, 12).bfloat16() for n in (8, 11, 11)]
+    mask = torch.rand(8, 11)[None, None] > 0.3 if masked else None
+    with torch.autocast("cpu", torch.bfloat16):
+        exact, half = (attend(attn, *(x.to(dtype) for x in inputs), mask) for dtype in dtypes)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half, exact, atol=0.02, rtol=0.02)
+
+
+def test_another_backend_is_used_named_and_gives_the_same(shots):
+    model, other = build_transformer(), build_transformer()
+    use_backend(other, "_native_math")
+    assert backend_in_use(other) == "_native_math"
+    assert backend_in_use(model).startswith("native: ")  # each model has its own
+    close(told(other, shots), told(model, shots))
+    for name in ("magic", "flash"):
+        with pytest.raises(CheckpointError, match=f"^attention backend {name}: .*: use native$"):
+            use_backend(other, name)
+
+
+def test_the_fast_backend_is_cudnn_from_hopper_on():
+    cuda = torch.device("cuda")
+    assert [fast_backend(cuda, which) for which in ((8, 9), (9, 0), (10, 0))] == ["native", *["_native_cudnn"] * 2]
+    assert fast_backend(torch.device("cpu")) == "native"
+
+
+@pytest.fixture
+def graphs():
+    """What was compiled, by a compiler that changes nothing: `backend=graphs.compiler`."""
+
+    class Graphs(list):
+        def compiler(self, graph, inputs):
+            self.append(graph)
+            return graph.forward
+
+    return Graphs()
+
+
+def test_compiled_halves_give_the_same_from_few_graphs(shots, graphs):
+    model = build_transformer(num_layers=3)
+    expected = told(model, shots)
+    compile_halves(model, backend=graphs.compiler, dynamic=False)
+    close(told(model, shots), expected)
+    assert 2 <= len(graphs) <= 6  # two halves, for the context and for chunks at work and clean; not by layer or place
+
+
+def test_compiled_blocks_give_the_same_from_one_graph(graphs):
+    """All layers of a joint pass, with its gradient; passes with caches go on in halves."""
+    results = []
+    for compiled in (False, True):
+        model = build_transformer(num_layers=3).requires_grad_(True)
+        if compiled:
+            compile_blocks(model, backend=graphs.compiler, dynamic=False)
+        torch.manual_seed(0)
+        latents, captions = (
+            torch.randn(2, model.config.in_channels, 5, 4, 6),
+            torch.randn(2, 2, 8, model.config.text_dim),
+        )
+        flow = model.joint(latents, torch.tensor([300.0, 700.0]), captions, torch.tensor([0, 0, 1, 1, 1]))
+        flow.square().mean().backward()
+        results.append((flow, model.blocks[0].attn1.to_q.weight.grad))
+    assert len(graphs) == 1
+    for ours, expected in zip(*reversed(results), strict=True):
+        close(ours, expected)

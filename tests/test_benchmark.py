@@ -1,0 +1,77 @@
+"""The benchmark: its figures are of the pipeline everybody uses, with weights or without."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shotstream_lite import benchmark
+from shotstream_lite.cli import main
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.session import StorySession
+from shotstream_lite.story import captions
+
+
+@pytest.fixture(autouse=True)
+def import_seconds(monkeypatch):
+    monkeypatch.setattr(benchmark, "_import_seconds", lambda: 1.0)
+
+
+def test_random_weights_need_configurations_only(model_folder, tmp_path, monkeypatch, capsys):
+    """A whole run, of the model of a folder in which there are no weights and no tokenizer."""
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    shutil.rmtree(folder / "tokenizer")
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    monkeypatch.chdir(tmp_path)
+    command = ["benchmark", "--preset", "model", "--random-weights", "--shots", "3", "--json", "figures.json"]
+    assert main(command) == 0
+    figures = json.loads(Path("figures.json").read_text(encoding="utf-8"))
+    assert figures["random_weights"] and (figures["height"], figures["width"]) == (32, 48)
+    assert len(figures["shot_seconds"]) == len(figures["shot_mib"]) == 3
+    for name in ("chunk_seconds", "transformer_chunk_seconds", "codec_chunk_seconds"):
+        assert len(figures[name]) == 2 and min(figures[name]) > 0  # 4 latents are chunks of 3 and 1
+    assert figures["attention"].startswith("native: ") and figures["dtype"] == "float32"
+    assert figures["peak_mib"] == max(figures["shot_mib"])
+    assert figures["twentieth_to_second"] == pytest.approx(
+        figures["shot_seconds"][2] / figures["shot_seconds"][1], 0.01
+    )
+    out = capsys.readouterr().out
+    assert "model, random weights: 3 shots of 13 frames, 32 x 48" in out and figures["attention"] in out
+
+
+def test_a_random_storyteller_tells_finite_moving_films(model_folder):
+    pipeline = benchmark.random_pipeline(model_folder)
+    assert isinstance(pipeline, ShotStreamPipeline)
+    pieces = list(pipeline.shot(["the red ball jumps"], seed=0))
+    assert sum(map(len, pieces)) == 13 and np.concatenate(pieces).std() > 0
+    parameters = [p for part in (pipeline.transformer, pipeline.codec.vae) for p in part.parameters()]
+    assert all(p.isfinite().all() and not p.is_meta for p in parameters)
+
+
+def test_in_bfloat16_only_what_diffusers_keeps_is_float32(model_folder, monkeypatch):
+    monkeypatch.setattr(benchmark, "default_dtype", lambda device: torch.bfloat16)
+    pipeline = benchmark.random_pipeline(model_folder)
+    for name, parameter in pipeline.transformer.named_parameters():
+        kept = any(part in name for part in pipeline.transformer._keep_in_fp32_modules)
+        assert parameter.dtype == (torch.float32 if kept else torch.bfloat16)
+    frames = np.concatenate(list(pipeline.shot(["the red ball jumps"], seed=0, frames=5)))
+    assert frames.shape == (5, 32, 48, 3) and pipeline.transformer.dtype == torch.bfloat16
+
+
+def test_both_halves_are_measured_after_a_first_run(pipeline, calls):
+    session = StorySession(pipeline, benchmark.GLOBAL_CAPTION, seed=0)
+    for number in range(2):
+        list(session.next_shot(benchmark.caption(number), frames=5))
+    denoised, decoded = calls(pipeline, "latents"), calls(pipeline, "decoded")
+    benchmark._halves(pipeline, session.shots, captions(session.story, 1))
+    assert len(denoised) == len(decoded) == 4
+
+
+def test_pieces_make_chunks():
+    assert benchmark.by_chunk([1.0, 2.0, 4.0, 8.0], 3) == [3.0, 4.0, 8.0]
+    assert benchmark.by_chunk([1.0, 2.0], 1) == [1.0, 2.0]
+    assert benchmark.by_chunk([1.0], 3) == [1.0]

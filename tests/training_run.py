@@ -1,0 +1,41 @@
+"""A run folder in which every stage has been, with models of a few thousand parameters and shots of 9 tiny frames."""
+
+from pathlib import Path
+
+import torch
+from conftest import build_transformer
+
+from shotstream_lite.toybox.dataset import LatentFilms, key_frames
+from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
+from shotstream_lite.training.codec import build_codec
+
+CHANNELS = 4
+STAGES = ("base", "teacher", "causal-init", "intra-shot")
+
+
+def tiny_run(folder: Path) -> Path:
+    """Everything but films."""
+    torch.manual_seed(0)
+    for seed, stage in enumerate(STAGES):
+        tiny_transformer(seed).save_pretrained(folder / stage)
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    build_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
+    build_codec(CHANNELS).save_pretrained(folder / "vae")
+    return folder
+
+
+def tiny_transformer(seed: int):
+    return build_transformer(seed, in_channels=CHANNELS, out_channels=CHANNELS, text_dim=64)
+
+
+def tiny_films(stories: int = 3, budgets: tuple[int, ...] = (6,)) -> LatentFilms:
+    """Shots of 9 frames, 32 x 48 pixels: 3 latents of 4 x 6."""
+    generator = torch.Generator().manual_seed(0)
+    keys = key_frames(9, budgets)
+    return LatentFilms(
+        torch.arange(stories),
+        torch.randn(stories, 8, CHANNELS, 3, 4, 6, generator=generator),
+        torch.randn(stories, 8, len(keys), CHANNELS, 4, 6, generator=generator),
+        keys,
+    )
