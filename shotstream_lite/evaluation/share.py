@@ -17,9 +17,10 @@ class Share:
     def __init__(self) -> None:
         self.rank, self.size, self.device = 0, 1, "cpu"
         if any(int(os.environ.get(name, "1")) > 1 for name in COUNTS):
+            import torch
             from accelerate import PartialState  # one process does without
 
-            state = PartialState()
+            state = PartialState(cpu=not torch.cuda.is_available())
             self.rank, self.size, self.device = state.process_index, state.num_processes, str(state.device)
 
     @property
