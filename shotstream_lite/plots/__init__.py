@@ -1,0 +1,30 @@
+"""The standing figures of the notebooks, each one function, drawn from live objects."""
+
+from shotstream_lite.plots.frames import history, looked_at, pictures, strip
+from shotstream_lite.plots.inside import attention_budget, clock_faces, mask_and_cache, particles, token_timeline
+from shotstream_lite.plots.measured import bars, cuts, drift, lines, memory, memory_scorecard, score_table
+from shotstream_lite.plots.sheet import COLOURS, HATCHES, SHOT_TINTS, Sheet, still
+
+__all__ = [
+    "COLOURS",
+    "HATCHES",
+    "SHOT_TINTS",
+    "Sheet",
+    "attention_budget",
+    "bars",
+    "clock_faces",
+    "cuts",
+    "drift",
+    "history",
+    "lines",
+    "looked_at",
+    "mask_and_cache",
+    "memory",
+    "memory_scorecard",
+    "particles",
+    "pictures",
+    "score_table",
+    "still",
+    "strip",
+    "token_timeline",
+]
