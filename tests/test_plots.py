@@ -159,7 +159,7 @@ def test_every_figure_has_a_picture_and_films_have_even_sides(film, monkeypatch)
     ]
     assert all(figure.png().startswith(b"\x89PNG") for figure in figures)
     shown = []
-    monkeypatch.setattr(plots, "display", lambda data, raw, metadata: shown.append(data | metadata["image/png"]))
+    monkeypatch.setattr(plots.sheet, "display", lambda data, raw, metadata: shown.append(data | metadata["image/png"]))
     for figure, words in zip(figures, ("figure: x; y; a", "figure: a; b"), strict=True):
         figure._ipython_display_()
         assert base64.b64decode(shown[-1]["image/png"]) == figure.png()
