@@ -6,8 +6,16 @@ from conftest import Draws, build_transformer, close
 from shotstream_lite.dmd import critic_loss, dmd_gradient, dmd_loss, guided
 from shotstream_lite.flow import SigmaTable, add_noise, few_step
 from shotstream_lite.rollout import begin_shot
-from shotstream_lite.training.intra_shot import fake_score_loss, generator_loss, self_forcing
+from shotstream_lite.training.intra_shot import (
+    fake_score_loss,
+    forgetful_score,
+    generator_loss,
+    score,
+    score_level,
+    self_forcing,
+)
 from shotstream_lite.training.teacher import teacher_loss
+from shotstream_lite.transformer import with_context
 
 
 def draw(count):
@@ -62,6 +70,34 @@ def test_losses_of_a_batch_are_means_of_single_ones(transformer, shots):
 
     singles = [losses(shots.sample(i), slice(i, i + 1)) for i in range(2)]
     close(losses(shots, slice(None)), sum(singles) / 2)
+
+
+def test_memory_guidance_leads_away_from_a_first_shot(transformer, shots):
+    """The shot is scored without history as training draws a first shot; what history adds is what is exaggerated."""
+    fake, table = build_transformer(seed=1), SigmaTable()
+    remembered, noise, rows = shots.context.shape[2], torch.randn_like(shots.target), torch.tensor([300, 600])
+    level = score_level(rows, table)
+    noisy = with_context(shots.context, add_noise(shots.target, noise, level[1]))
+    told = torch.arange(2), shots.shot_id
+    first = torch.tensor([0] * remembered + [1] * shots.target.shape[2])
+    blank = torch.cat((torch.zeros_like(shots.context), noisy[:, :, remembered:]), dim=2)
+    alone = score(transformer, blank, level, shots.captions[told][:, None], first, torch.zeros_like(first))
+    close(forgetful_score(transformer, noisy, level, shots.captions, shots.shot_ids, None, remembered), alone)
+
+    def gradient(strength):
+        generated = shots.target.clone().requires_grad_()
+        given = {"context": shots.context, "guidance": 0.0, "memory_guidance": strength, "table": table}
+        uncond = torch.zeros_like(shots.captions[:, :1])
+        given |= {"uncond": uncond, "captions": shots.captions, "shot_ids": shots.shot_ids}
+        generator_loss(generated, transformer, fake, noise, rows, **given).backward()
+        return generated.grad * generated.numel()
+
+    with torch.no_grad():
+        plain = score(transformer, noisy, level, shots.captions, shots.shot_ids)
+        real = (plain + 2.0 * (plain - alone))[:, :, remembered:]
+        seen = score(fake, noisy, level, shots.captions, shots.shot_ids)[:, :, remembered:]
+    close(gradient(2.0), dmd_gradient(seen, real, shots.target))
+    assert not torch.allclose(gradient(2.0), gradient(0.0))
 
 
 def test_gradients_go_where_they_belong(transformer, shots):

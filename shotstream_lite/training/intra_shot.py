@@ -70,6 +70,27 @@ def score(
     return to_clean(noisy, flow, sigma.to(noisy.device))
 
 
+def forgetful_score(
+    transformer: ShotStreamTransformer,
+    noisy: Tensor,
+    level: tuple[Tensor, Tensor],
+    captions: Tensor,
+    shot_ids: Tensor,
+    caption_ids: Tensor | None,
+    remembered: int,
+    phase: float = SHOT_PHASE,
+) -> Tensor:
+    """The score of the same noisy shot without its history, told like a first one (as `drop_context` leaves it).
+
+    Its `remembered` context frames are blank and of shot 0, the shot is number 1; all read the shot's caption.
+    """
+    blank = with_context(torch.zeros_like(noisy[:, :, :remembered]), noisy[:, :, remembered:])
+    first = torch.zeros_like(shot_ids)
+    first[..., remembered:] = 1
+    reads = shot_ids if caption_ids is None else caption_ids
+    return score(transformer, blank, level, captions, first, reads[..., -1:].expand_as(reads), phase)
+
+
 def generator_loss(
     generated: Tensor,
     real: ShotStreamTransformer,
@@ -83,6 +104,7 @@ def generator_loss(
     context: Tensor | None = None,
     caption_ids: Tensor | None = None,
     guidance: float = 3.0,
+    memory_guidance: float = 0.0,
     phase: float = SHOT_PHASE,
     table: SigmaTable,
 ) -> Tensor:
@@ -94,17 +116,18 @@ def generator_loss(
         captions: [B, n, text_tokens, text_dim]; uncond: [B, 1, text_tokens, text_dim]
         shot_ids, caption_ids: over [context | shot]
         guidance: of the real score, ``cond + guidance * (cond - uncond)``
+        memory_guidance: the same away from a score that sees no history; not in the paper, where it is 0
         returns: scalar, float64
     """
     with torch.no_grad():
         level = score_level(rows, table)
         noisy = with_context(context, add_noise(generated, noise, level[1].to(generated.device)))
         fake_x0 = score(fake, noisy, level, captions, shot_ids, caption_ids, phase)
-        real_x0 = guided(
-            score(real, noisy, level, captions, shot_ids, caption_ids, phase),
-            score(real, noisy, level, uncond, shot_ids, phase=phase),
-            guidance,
-        )
+        cond = score(real, noisy, level, captions, shot_ids, caption_ids, phase)
+        real_x0 = guided(cond, score(real, noisy, level, uncond, shot_ids, phase=phase), guidance)
+        if memory_guidance and context is not None:
+            forgetful = forgetful_score(real, noisy, level, captions, shot_ids, caption_ids, context.shape[2], phase)
+            real_x0 = real_x0 + memory_guidance * (cond - forgetful)
         shot = slice(-generated.shape[2], None)
         grad = dmd_gradient(fake_x0[:, :, shot], real_x0[:, :, shot], generated)
     return dmd_loss(generated, grad)
@@ -145,6 +168,7 @@ class DistillationConfig(StudentConfig):
     critic_updates: int = 5  # to each update of the generator; both count as `steps`
     critic_clip: float = 1.0
     guidance: float = 1.0  # of the real score, cond + guidance * (cond - uncond); the released 3 burns colours here
+    memory_guidance: float = 0.0  # not in the paper: leads the real score away from one without history, as strongly
     negative_caption: str | None = None  # what guidance leads away from; None is the empty one of dropped captions
     lr_floor: float = 0.3
     # As released: no momentum, since what the gradient points at moves.
@@ -193,7 +217,8 @@ class Distillation:
 
     def _update_student(self, step: int, shots: Tensor, scored: dict) -> dict[str, float]:
         uncond = self._uncond(scored["captions"])
-        loss = generator_loss(shots, self.real, self.fake, uncond=uncond, guidance=self.config.guidance, **scored)
+        strengths = {"guidance": self.config.guidance, "memory_guidance": self.config.memory_guidance}
+        loss = generator_loss(shots, self.real, self.fake, uncond=uncond, **strengths, **scored)
         return {"generator": loss.item(), "grad_norm": self.run.descend(self.optimizer, loss, step)}
 
     def _update_critic(self, step: int, shots: Tensor, scored: dict) -> dict[str, float]:
