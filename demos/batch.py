@@ -16,7 +16,8 @@ from shotstream_lite.codec import CodecError
 from shotstream_lite.film import FilmWriter
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Story, StoryError, load_stories
+from shotstream_lite.story import Story, StoryError
+from shotstream_lite.story_files import load_stories
 
 
 def main(

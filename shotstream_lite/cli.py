@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from shotstream_lite.report import check_report_path, story_report, summary, write_report
-from shotstream_lite.story import Story, StoryError, check_frames, load_stories
+from shotstream_lite.story import Story, StoryError, check_frames
+from shotstream_lite.story_files import load_stories
 
 if TYPE_CHECKING:
     from shotstream_lite.fit import Plan

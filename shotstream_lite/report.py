@@ -6,7 +6,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shotstream_lite.story import StoryError, story_json
+from shotstream_lite.story import StoryError
+from shotstream_lite.story_files import story_json
 
 if TYPE_CHECKING:  # complaints about a story come before torch is imported
     from shotstream_lite.pipeline import ShotStreamPipeline

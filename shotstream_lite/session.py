@@ -12,17 +12,8 @@ import numpy as np
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage, Reel
-from shotstream_lite.story import (
-    Shot,
-    Story,
-    StoryError,
-    Turn,
-    captions,
-    check_shot,
-    every_line,
-    load_story,
-    save_story,
-)
+from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, check_shot, every_line
+from shotstream_lite.story_files import load_story, save_story
 from shotstream_lite.take import Take
 
 OF_ONE_SHOT = ("policy", "budget", "phase", "steps", "shift", "chunk", "weights")

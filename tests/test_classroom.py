@@ -12,7 +12,7 @@ from shotstream_lite.history import select
 from shotstream_lite.memory import Need
 from shotstream_lite.plane import cloud_clean, two_bumps
 from shotstream_lite.released import MODELS
-from shotstream_lite.story import load_story
+from shotstream_lite.story_files import load_story
 from shotstream_lite.toybox.captions import vocabulary, words
 from shotstream_lite.toybox.renderer import render
 

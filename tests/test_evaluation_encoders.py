@@ -22,7 +22,8 @@ from shotstream_lite.convert import CheckpointError
 from shotstream_lite.evaluation.encoders import ImageEncoder, VideoTextEncoder
 from shotstream_lite.evaluation.folder import KEYFRAMES, SCA, SEMANTIC, SUBJECT, TEXT, find_films, shot_lengths
 from shotstream_lite.film import FilmWriter
-from shotstream_lite.story import Shot, Story, StoryError, save_story
+from shotstream_lite.story import Shot, Story, StoryError
+from shotstream_lite.story_files import save_story
 from shotstream_lite.toybox.language import build_tokenizer
 
 SIZE = {"shortest_edge": 16}

@@ -13,7 +13,8 @@ from shotstream_lite.codec import CodecError
 from shotstream_lite.convert import CheckpointError
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, load_story, parse_story
+from shotstream_lite.story import Shot, Story, StoryError, Turn, captions
+from shotstream_lite.story_files import load_story, parse_story
 from shotstream_lite.training import base
 
 GLOBAL = "A story about a red ball and a blue box, by the sea."

@@ -4,17 +4,8 @@ import json
 
 import pytest
 
-from shotstream_lite.story import (
-    Shot,
-    Story,
-    StoryError,
-    captions,
-    load_stories,
-    load_story,
-    parse_story,
-    save_story,
-    story_json,
-)
+from shotstream_lite.story import Shot, Story, StoryError, captions
+from shotstream_lite.story_files import load_stories, load_story, parse_story, save_story, story_json
 
 RELEASED = {
     "global_caption": "A red ball and a blue box.",

@@ -18,7 +18,8 @@ from PIL import Image
 
 from shotstream_lite import cli
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.story import StoryError, parse_story
+from shotstream_lite.story import StoryError
+from shotstream_lite.story_files import parse_story
 from shotstream_lite.studio import controls, limits, shooting
 from shotstream_lite.studio.answers import ACTIONS, answer
 from shotstream_lite.studio.director import Director

@@ -22,7 +22,7 @@ pytest.importorskip("gradio", reason="the studio needs Gradio: pip install '.[st
 sync_api = pytest.importorskip("playwright.sync_api", reason="driving the page needs Playwright: pip install '.[test]'")
 
 from shotstream_lite.pipeline import ShotStreamPipeline  # noqa: E402
-from shotstream_lite.story import parse_story  # noqa: E402
+from shotstream_lite.story_files import parse_story  # noqa: E402
 from shotstream_lite.studio import page as studio_page  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -18,7 +18,8 @@ from shotstream_lite.evaluation.share import Share
 from shotstream_lite.evaluation.statistics import as_json, change, interval
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.film import FORMATS, read_film
-from shotstream_lite.story import Story, StoryError, load_story
+from shotstream_lite.story import Story, StoryError
+from shotstream_lite.story_files import load_story
 
 SUBJECT, BACKGROUND = "intra-shot consistency: subject (DINO)", "intra-shot consistency: background (CLIP)"
 KEYFRAMES, SEMANTIC = "inter-shot consistency: keyframes (DINO)", "inter-shot consistency: semantic (video-text)"

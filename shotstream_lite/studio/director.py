@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, StoryError, check_caption, story_json
+from shotstream_lite.story import Shot, StoryError, check_caption
+from shotstream_lite.story_files import story_json
 from shotstream_lite.studio import limits, messages
 from shotstream_lite.studio.pictures import side_by_side
 from shotstream_lite.studio.shooting import Shooting, take_numbers

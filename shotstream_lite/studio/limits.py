@@ -1,7 +1,8 @@
 """What a page may ask for: one visitor's story must not keep the device from the others."""
 
 from shotstream_lite.presets import StreamSettings
-from shotstream_lite.story import Story, StoryError, parse_story
+from shotstream_lite.story import Story, StoryError
+from shotstream_lite.story_files import parse_story
 
 MAX_FILE = 500_000  # characters of a story file
 MAX_SHOTS = 100

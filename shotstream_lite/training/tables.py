@@ -54,6 +54,7 @@ class TablesConfig:
     image_batch: int = 16  # of teachers
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False
+    sampling_steps: int = 20  # of teachers when they are measured; not 50, to save time
     stories: int = 30  # held-out stories a row is measured on
     shots: int = 5  # of each
 
@@ -75,13 +76,17 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     chain = plan(config, row)
     about = {"table": row.table, "name": row.name, "stages": row.stages}
     told_as = {"settings": dict(row.settings), "stories": config.stories, "shots": row.shots or config.shots}
+    told_as |= {"sampling_steps": config.sampling_steps} if row.stages[-1] == "teacher" else {}
     path = config.out / "tables" / f"row-{_digest(chain[-1].out.name, told_as)}.json"
     _processes().wait_for_everyone()  # or they would not agree on what is there
     if path.exists():
         return about | json.loads(path.read_text(encoding="utf-8"))
     for stage, stage_config in zip(row.stages, chain, strict=True):
         _train_once(stage, stage_config)
-    measured = measure(storyteller(row, chain), config.stories, told_as["shots"], config.out)
+    pipeline = storyteller(row, chain)
+    if isinstance(pipeline, TeacherPipeline):
+        pipeline.sampling_steps = config.sampling_steps
+    measured = measure(pipeline, config.stories, told_as["shots"], config.out)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
     if _processes().is_main_process:
         _write(path, result)
@@ -200,7 +205,7 @@ def render(results: list[dict[str, Any]], budget: str) -> str:
 def _budget(config: TablesConfig) -> str:
     steps = f"{config.teacher_steps} teacher, {config.init_steps} causal-init, {config.distil_steps} of a self-forcing"
     batches = f"batch {config.batch}, and {config.image_batch} pictures for teachers"
-    return f"steps: {steps}; {batches}; {config.stories} stories"
+    return f"steps: {steps}; {batches}; {config.stories} stories, teachers in {config.sampling_steps} sampling steps"
 
 
 def _digest(*parts: Any) -> str:

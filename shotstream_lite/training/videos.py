@@ -23,7 +23,8 @@ from tqdm import tqdm
 from shotstream_lite.codec import Codec, pixel_frames, to_pixels
 from shotstream_lite.convert import CheckpointError
 from shotstream_lite.film import FilmError
-from shotstream_lite.story import Shot, Story, StoryError, captions, load_story
+from shotstream_lite.story import Shot, Story, StoryError, captions
+from shotstream_lite.story_files import load_story
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 

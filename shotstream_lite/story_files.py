@@ -1,0 +1,189 @@
+"""Stories as files: read from and written to the released formats, JSON and CSV.
+
+A complaint names the file as well, see `story`.
+"""
+
+import ast
+import csv
+import difflib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from shotstream_lite.story import Shot, Story, StoryError, Turn, is_whole, kind
+
+_SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
+# Ours, and video_path of the released training files: the film that the captions describe.
+_OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings", "shot_settings", "video_path")
+
+
+def load_story(path: str | Path) -> Story:
+    """Reads one story from a JSON file: the released keys and, if it was saved here, ours."""
+    return parse_story(_read_text(path), str(path))
+
+
+def load_stories(path: str | Path) -> list[Story]:
+    """Reads a JSON file (one story) or a released CSV file (a story a line). Raises StoryError."""
+    if Path(path).suffix.lower() != ".csv":
+        return [load_story(path)]
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+    with _at(path):
+        if "json_path" not in (reader.fieldnames or ()):
+            raise StoryError("column json_path is missing: name the columns in the first line")
+        stories = [_story_of_row(row, Path(path), reader.line_num) for row in reader]
+        if not stories:
+            raise StoryError("no stories: add a line with a json_path")
+    return stories
+
+
+def save_story(story: Story, path: str | Path) -> None:
+    """Writes the released keys and ours beside them, so that the story replays identically."""
+    text = story_json(story)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoryError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
+
+
+def story_json(story: Story) -> str:
+    """The story as JSON text; keys that say nothing are left out. Raises StoryError if it has no shots."""
+    if not story.shots:
+        raise StoryError("the story has no shots: tell at least one before saving")
+    frames, seeds = [shot.frames for shot in story.shots], [shot.seed for shot in story.shots]
+    turns = [[vars(turn) for turn in shot.turns] or None for shot in story.shots]
+    switched = [dict(shot.settings) or None for shot in story.shots]
+    ours = {"seed": story.seed, "seeds": seeds, "frames": frames, "turns": turns}
+    ours |= {"settings": dict(story.settings) or None, "shot_settings": switched}
+    said = {key: value for key, value in ours.items() if value is not None and value != [None] * len(seeds)}
+    shots = {f"shot{number}": shot.caption for number, shot in enumerate(story.shots, start=1)}
+    return json.dumps({"global_caption": story.global_caption} | shots | said, ensure_ascii=False, indent=2)
+
+
+def parse_story(text: str, source: str = "story") -> Story:
+    """Reads one story from JSON text; `source` names it in complaints. Raises StoryError."""
+    with _at(source):
+        return _story_of_keys(_parse_json(text))
+
+
+def _story_of_keys(data: Mapping[str, Any]) -> Story:
+    shots = [key for key in data if _SHOT_KEY.fullmatch(key)]
+    _check_keys(data, [*_OTHER_KEYS, *shots, f"shot{len(shots) + 1}"])
+    count = max((int(key[4:]) for key in shots), default=1)
+    for number in range(1, count + 1):
+        if f"shot{number}" not in data:
+            mend = f"or renumber up to shot{count}" if shots else "with a caption"
+            raise StoryError(f"shot{number} is missing: add it {mend}")
+    if "global_caption" not in data:
+        raise StoryError("global_caption is missing: add it and say who and what the whole story shows")
+    settings = data.get("settings", {})
+    if not isinstance(settings, dict):
+        raise StoryError(f'settings is {kind(settings)}: write an object such as {{"policy": "dynamic"}}')
+    frames = [data["frames"]] * count if is_whole(data.get("frames")) else _per_shot(data, "frames", count)
+    seeds = _per_shot(data, "seeds", count)
+    turns = [_turns(value, f"turns of shot{i}") for i, value in enumerate(_per_shot(data, "turns", count), start=1)]
+    switched = [{} if value is None else value for value in _per_shot(data, "shot_settings", count)]
+    told = (Shot(data[f"shot{i + 1}"], frames[i], seeds[i], turns[i], switched[i]) for i in range(count))
+    return Story(data["global_caption"], tuple(told), data.get("seed"), settings)
+
+
+def _turns(value: Any, name: str) -> tuple[Turn, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or any(not isinstance(v, dict) or set(v) != {"frame", "caption"} for v in value):
+        raise StoryError(f'{name}: write a list such as [{{"frame": 9, "caption": "..."}}], or null')
+    return tuple(Turn(**turn) for turn in value)
+
+
+def _check_keys(data: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in data:
+        if key == "shot0":
+            raise StoryError("shot0: shots are counted from shot1, renumber them")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]}?" if near else "remove it (known: global_caption, shot1, ...)"
+            raise StoryError(f"unknown key {json.dumps(key)[:60]}: {mend}")
+
+
+def _per_shot(data: Mapping[str, Any], name: str, count: int) -> Sequence[Any]:
+    values = data.get(name)
+    if values is None:
+        return [None] * count
+    if not isinstance(values, list) or len(values) != count:
+        got = f"a list of {len(values)}" if isinstance(values, list) else kind(values)
+        raise StoryError(f"{name} is {got} for {count} shots: write a list with one entry or null for each")
+    return values
+
+
+def _parse_json(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise StoryError(f"not JSON at {where} ({error.msg}): mend the file there") from None
+    except StoryError:
+        raise
+    except (RecursionError, ValueError):  # lists within lists, a number of thousands of digits
+        raise StoryError("holds no story: write an object with captions") from None
+    if not isinstance(data, dict):
+        raise StoryError(f'holds {kind(data)}: write an object, {{"global_caption": "...", "shot1": "..."}}')
+    return data
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise StoryError(f"{json.dumps(twice)[:60]} is there twice: rename or remove one")
+    return data
+
+
+def _story_of_row(row: Mapping[str, Any], table: Path, line: int) -> Story:
+    """One line of a released CSV: json_path, frame_number ([start, end) of each shot), perhaps video_path."""
+    with _at(f"line {line}"):
+        wanted = row["json_path"] or ""
+        # Released paths count from the folder the program runs in, which lies somewhere above the table.
+        tries = [Path(wanted), *(above / wanted for above in table.parents)]
+        found = next((path for path in tries if path.is_file()), None)
+        if found is None:
+            raise StoryError(f"json_path {wanted!r} is not there: give it from this table's folder")
+        story = load_story(found)
+        if not row.get("frame_number"):
+            return story
+        ends = _ranges(row["frame_number"])
+        if len(ends) > len(story.shots):
+            raise StoryError(f"frame_number has {len(ends)} shots, {found} has {len(story.shots)}: add or cut")
+        shots = story.shots[: len(ends)]
+        if not row.get("video_path"):  # with a film, the ranges say where its cuts are, not what is wanted
+            shots = [replace(shot, frames=end - start) for shot, (start, end) in zip(shots, ends, strict=True)]
+        return replace(story, shots=shots)
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    try:
+        return [(int(start), int(end)) for start, end in ast.literal_eval(text)]
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise StoryError(f'frame_number is {text[:40]!r}: write "[[0, 81], [81, 162]]"') from None
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StoryError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+    except OSError as error:
+        raise StoryError(f"{path}: cannot be read ({error.strerror}): check the name") from None
+
+
+@contextmanager
+def _at(place: str | Path) -> Iterator[None]:
+    """Puts the file or the line before a complaint."""
+    try:
+        yield
+    except StoryError as error:
+        raise StoryError(f"{place}: {error}") from None
