@@ -146,6 +146,19 @@ def test_a_score_table_frames_what_reaches_real_film():
     assert [text.get_text() for text in axis.texts] == ["0.50", "1.00", "0.50", "0.99", "", "1.00"]
 
 
+def test_rows_are_compared_with_the_first_by_their_intervals():
+    def around(mean):
+        return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+
+    nothing = {"mean": None, "low": None, "high": None}
+    rows = {"ours": around(0.5), "near": around(0.65), "far": around(0.75), "lower": around(0.2), "not asked": nothing}
+    figure = plots.compared({name: {"action": score} for name, score in rows.items()}, "Table 0")
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in points] == [0.5, 0.65, 0.75, 0.2]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, False, True, True]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(rows)
+
+
 def test_cuts_stand_at_their_frames():
     axis = plots.cuts([33, 66], [35], 99, "SCA").axes[0]
     planned, found = ([segment[0, 0] for segment in lines.get_segments()] for lines in axis.collections)

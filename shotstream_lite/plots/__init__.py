@@ -2,7 +2,7 @@
 
 from shotstream_lite.plots.frames import history, looked_at, pictures, strip
 from shotstream_lite.plots.inside import attention_budget, clock_faces, mask_and_cache, particles, token_timeline
-from shotstream_lite.plots.measured import bars, cuts, drift, lines, memory, memory_scorecard, score_table
+from shotstream_lite.plots.measured import bars, compared, cuts, drift, lines, memory, memory_scorecard, score_table
 from shotstream_lite.plots.sheet import COLOURS, HATCHES, SHOT_TINTS, Sheet, still
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "attention_budget",
     "bars",
     "clock_faces",
+    "compared",
     "cuts",
     "drift",
     "history",

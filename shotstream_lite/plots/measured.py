@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from shotstream_lite.evaluation.statistics import interval
-from shotstream_lite.plots.sheet import COLOURS, HATCHES, MARKS, Sheet, drawn, legend_above, subplots
+from shotstream_lite.plots.sheet import COLOURS, HATCHES, MARKS, SHOT_TINTS, Sheet, drawn, legend_above, subplots
 
 
 @drawn
@@ -125,6 +125,42 @@ def score_table(rows: Mapping[str, Mapping[str, float]], reference: str) -> Shee
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
+    return figure
+
+
+@drawn
+def compared(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], title: str = "") -> Sheet:
+    """Rows of a table as points with their intervals, a column a score; the band is the interval of the first row.
+
+    A hollow point lies outside that band with its whole interval: a difference that can be told from luck.
+
+    Args:
+        rows: by name and score {"mean", "low", "high"}; without a mean nothing was asked
+    """
+    first, *_ = rows.values()
+    figure, axes = subplots(
+        1, len(first), sharey=True, squeeze=False, figsize=(13, 1.7 + 0.42 * len(rows)), layout="constrained"
+    )
+    for axis, name in zip(axes[0], first, strict=True):
+        band = first[name]
+        if band["mean"] is not None:
+            axis.axvspan(band["low"], band["high"], color=SHOT_TINTS[0], lw=0)
+        for place, scores in enumerate(rows.values()):
+            score = scores[name]
+            if score["mean"] is None:
+                continue
+            apart = score["low"] > band["high"] or score["high"] < band["low"]
+            look = {"color": COLOURS["student" if apart else "global cache"], "mfc": "white" if apart else None}
+            around = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
+            axis.errorbar(score["mean"], place, xerr=around, fmt="o", ms=9, capsize=4, **look)
+        axis.set_title(name)
+        axis.set_xlim(-0.03, 1.03)
+        axis.set_xticks([0, 0.5, 1], ["0", "", "1"])
+        axis.grid(axis="y", color="#eeeeee")
+    axes[0, 0].set_yticks(range(len(rows)), list(rows))
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 
