@@ -326,8 +326,14 @@ def test_rows_share_what_they_have_in_common(tmp_path):
     plans = {(row.table, row.name): [stage.out.name for stage in tables.plan(config, row)] for row in ROWS}
     ours = plans["4", "ours"]
     starts = {row.table: {tables.plan(config, r)[0].start for r in ROWS if r.table == row.table} for row in ROWS}
-    assert starts == {"3": {None}, "4": {tmp_path}, "beyond": {tmp_path}, "drift": {tmp_path}}
-    assert plans["3", "ours"] != ours[:1] and plans["4", "stage 1 only"] == ours[:3]
+    assert starts == {
+        "3": {tmp_path},
+        "3 from base": {None},
+        "4": {tmp_path},
+        "beyond": {tmp_path},
+        "drift": {tmp_path},
+    }
+    assert plans["3", "ours"] == ours[:1] != plans["3 from base", "ours"] and plans["4", "stage 1 only"] == ours[:3]
     assert plans["drift", "stage 2"] == plans["beyond", "no global cache"] == ours
     assert plans["4", "stage 2 only"][:2] == ours[:2] and plans["4", "stage 2 only"][2] != ours[3]
     assert plans["beyond", "8 steps"][0] == ours[0] and plans["beyond", "8 steps"][1] != ours[1]

@@ -6,7 +6,7 @@ student fit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 TEACHER = ("teacher",)
 BOTH_STAGES = ("teacher", "causal-init", "intra-shot", "inter-shot")
@@ -21,6 +21,7 @@ class Row:
     Attributes:
         stages: in their order; the last one is measured.
         changes: of the stages' configurations.
+        start: what the teacher begins as, the run's base model or its finished teacher.
         settings: of the stream, when it is measured only (see `presets.StreamSettings`).
         shots: of the stories it is measured on; None for the usual number.
     """
@@ -29,6 +30,7 @@ class Row:
     name: str
     stages: tuple[str, ...]
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    start: Literal["base", "teacher"] = "teacher"
     settings: Mapping[str, Any] = field(default_factory=dict)
     shots: int | None = None
 
@@ -42,8 +44,9 @@ TABLE_3 = (
     Row("3", "first frame only", TEACHER, {"*": {"policy": "first"}}),
     Row("3", "first and last", TEACHER, {"*": {"policy": "first-last"}}),
     Row("3", "target caption for all", TEACHER, {"*": {"captions": "target"}}),
-    Row("3", "channel concat", TEACHER, {"teacher": {"injection": "channel"}}),
-    Row("3", "all parameters", TEACHER, {"teacher": {"trained": "all"}}),
+    Row("3 from base", "ours", TEACHER, start="base"),
+    Row("3 from base", "channel concat", TEACHER, {"teacher": {"injection": "channel"}}, "base"),
+    Row("3 from base", "all parameters", TEACHER, {"teacher": {"trained": "all"}}, "base"),
 )
 TABLE_4 = (
     Row("4", "ours", BOTH_STAGES),

@@ -1,7 +1,8 @@
 """`shotstream train tables`: trains and measures every row of the tables.
 
-Teachers that are compared (Table 3) begin as the run's base model. Teachers of students that are compared begin as the
-run's finished teacher and get used to the row's change: students of a young teacher would all be alike. Rows share
+Teachers begin as the run's finished teacher and get used to the row's change: a young teacher hardly looks back, so it
+could not show what else to look at, and its students would all be alike. Where the question is how a base model learns
+to look back (channel concat, all parameters), they begin as that, and so does the "ours" beside them. Rows share
 whatever they have in common: a stage with the same settings after the same stages is trained once. All share one short
 budget. What is finished is kept; a stopped command goes on where it was.
 """
@@ -122,7 +123,7 @@ def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
         usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
         planned = kind(config.out, **usual | changes)
         described = {k: v for k, v in asdict(planned).items() if k not in PLACES - {"seed"}}
-        if stage == "teacher" and len(row.stages) > 1:
+        if stage == "teacher" and row.start == "teacher":
             planned.start, described["start"] = config.out, "teacher"
         planned.out = config.out / "tables" / f"{stage}-{_digest(folders[-1].name if chain else '', described)}"
         planned.after = tuple(reversed(folders))
@@ -191,14 +192,19 @@ SHOWN = {
 }
 
 
+def scores(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """What the tables show of a row, by name: {"mean", "low", "high"}, all None where nothing was asked."""
+    return {name: row["figures"][dimension][score] for name, (dimension, score) in SHOWN.items()}
+
+
 def render(results: list[dict[str, Any]], budget: str) -> str:
     """The tables in words, per cent; intervals, and the course over the shots, are in the JSON."""
-    head = f"{'table':<8}{'row':<24}{'shots':>6}" + "".join(f"{name:>11}" for name in SHOWN)
+    head = f"{'table':<13}{'row':<24}{'shots':>6}" + "".join(f"{name:>11}" for name in SHOWN)
     lines = [f"every row: {budget}", head]
     for row in results:
-        means = [row["figures"][dimension][name]["mean"] for dimension, name in SHOWN.values()]
+        means = [score["mean"] for score in scores(row).values()]
         cells = "".join(f"{'-' if mean is None else f'{100 * mean:.1f}':>11}" for mean in means)
-        lines.append(f"{row['table']:<8}{row['name']:<24}{row['shots']:>6}{cells}")
+        lines.append(f"{row['table']:<13}{row['name']:<24}{row['shots']:>6}{cells}")
     return "\n".join(lines)
 
 
