@@ -402,8 +402,8 @@ def test_when_the_model_does_not_keep_up_the_page_says_so(visit, monkeypatch):
     monkeypatch.setattr(ShotStreamPipeline, "decoded", slow)
     here = visit()
     here.shoot(JUMP)
-    here.state("waiting")
-    assert here.page.text_content(".state") == "waiting for the model"
+    says = "document.querySelector('.state').textContent == 'waiting for the model'"
+    here.page.wait_for_function(f"document.querySelector('.state').dataset.state == 'waiting' && {says}")
     here.told(1)
     here.idle()
 
