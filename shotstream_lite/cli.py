@@ -70,6 +70,8 @@ class Evaluate:
     """Shots of each."""
     seed: int = 0
     """Draws the words of the captions and the noise of the films."""
+    seen: bool = False
+    """Tell stories of training instead; what is better there was learnt by heart."""
     keep: Path | None = None
     """Folder for told films and their scores; an evaluation that was stopped goes on from there."""
     pictures: Path | None = None
@@ -246,7 +248,7 @@ def evaluate(command: Evaluate) -> int:
         from shotstream_lite.evaluation.run import Evaluation, tellers
 
         who = tellers(command.weights, command.preset)
-        options = {name: getattr(command, name) for name in ("stories", "shots", "seed", "keep", "pictures")}
+        options = {name: getattr(command, name) for name in ("stories", "shots", "seed", "seen", "keep", "pictures")}
         result = run(Evaluation(who, **options))
     if result is None:  # one of several processes; the first one reports
         return 0

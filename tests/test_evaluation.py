@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite.evaluation.films import Film, Teller, drawn, held_out_stories, told, written
+from shotstream_lite.evaluation.films import Film, Teller, drawn, held_out_stories, told, training_stories, written
 from shotstream_lite.evaluation.measures import consistency, is_dynamic
 from shotstream_lite.evaluation.reading import chance, measure, prompt_following
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
@@ -155,6 +155,14 @@ def test_what_moves_is_dynamic():
 
 def test_held_out_stories_are_none_of_training():
     assert all(story not in [story_of(seed, 6) for seed in range(50)] for story in STORIES)
+
+
+def test_seen_stories_begin_as_in_training():
+    for seed, story in enumerate(training_stories(3, shots=5)):
+        whole = story_of(seed)
+        assert (story.cast, story.tint, story.takes) == (whole.cast, whole.tint, whole.takes[:5])
+    with pytest.raises(StoryError, match="stories of training have 8, write no more"):
+        training_stories(1, shots=9)
 
 
 def test_films_are_told_and_drawn_shot_for_shot(pipeline):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story, StoryError
 from shotstream_lite.toybox.captions import global_caption, shot_caption
-from shotstream_lite.toybox.dataset import HELD_OUT_SEED, story_of
+from shotstream_lite.toybox.dataset import HELD_OUT_SEED, STORY_SHOTS, TRAIN_SEED, story_of
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import ToyStory
 
@@ -72,6 +72,17 @@ class Teller:
 def held_out_stories(count: int, shots: int) -> list[ToyStory]:
     """Stories no stage was trained on."""
     return [story_of(HELD_OUT_SEED + i, shots) for i in range(count)]
+
+
+def training_stories(count: int, shots: int) -> list[ToyStory]:
+    """How the first stories of training begin; what is told better there was learnt by heart.
+
+    Raises StoryError for more shots than they have.
+    """
+    if shots > STORY_SHOTS:
+        raise StoryError(f"--shots is {shots}: stories of training have {STORY_SHOTS}, write no more")
+    stories = [story_of(TRAIN_SEED + i) for i in range(count)]
+    return [replace(story, takes=story.takes[:shots]) for story in stories]
 
 
 def written(story: ToyStory, seed: int) -> Story:

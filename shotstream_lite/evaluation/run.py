@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from shotstream_lite.evaluation.films import Film, Teller, held_out_stories, tell, written
+from shotstream_lite.evaluation.films import Film, Teller, held_out_stories, tell, training_stories, written
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
 from shotstream_lite.evaluation.reading import Scores, measure
 from shotstream_lite.evaluation.share import Share
@@ -23,12 +23,16 @@ REAL = "real film"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured: so many held-out stories of so many shots, told by each of `tellers` from `seed` on."""
+    """What is measured: so many stories of so many shots, told by each of `tellers` from `seed` on.
+
+    They are held-out ones, or, if `seen`, those of training.
+    """
 
     tellers: tuple[Teller, ...]
     stories: int
     shots: int
     seed: int = 0
+    seen: bool = False
     keep: Path | None = None
     pictures: Path | None = None
     probe: Path = PROBE_FILE
@@ -41,6 +45,10 @@ class Evaluation:
         for option in ("keep", "pictures"):
             if getattr(self, option):
                 check_folder(getattr(self, option), f"--{option}")
+
+    def plots(self) -> list[ToyStory]:
+        """The stories. Raises StoryError if training had none of so many shots."""
+        return (training_stories if self.seen else held_out_stories)(self.stories, self.shots)
 
     def story_seed(self, number: int) -> int:
         """Words and noise of a story."""
@@ -58,7 +66,7 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     Raises:
         CheckpointError and StoryError for a model, a setting or the probe that is no good, before anything is told.
     """
-    share, probe = Share(), load_probe(evaluation.probe)
+    share, probe, stories = Share(), load_probe(evaluation.probe), evaluation.plots()
     pipelines = {teller.name: teller.pipeline(share.device) for teller in evaluation.tellers}
     for name, pipeline in pipelines.items():
         size = pipeline.settings.height, pipeline.settings.width
@@ -67,7 +75,6 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
             raise StoryError(
                 f"--weights {name}: makes {size[0]} x {size[1]}, the probe reads {HEIGHT} x {WIDTH}: {mend}"
             )
-    stories = held_out_stories(evaluation.stories, evaluation.shots)
     mine = share.mine(evaluation.stories)
     columns, shown = {}, {number: {} for number in mine}
     for name in (REAL, *pipelines):
@@ -93,7 +100,7 @@ class _Maker:
         self.kept: Kept | None = None
         if pipeline and evaluation.keep:
             teller = next(teller for teller in evaluation.tellers if teller.name == name)
-            made_by = fingerprint(teller, evaluation.probe, evaluation.seed, evaluation.shots)
+            made_by = fingerprint(teller, evaluation.probe, evaluation.seed, evaluation.shots, evaluation.seen)
             self.kept = Kept(evaluation.keep, name, made_by)
 
     def film(self, number: int, story: ToyStory) -> tuple[Scores, list[np.ndarray] | None]:

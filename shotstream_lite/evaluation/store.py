@@ -27,13 +27,13 @@ def check_folder(folder: Path, option: str) -> None:
         raise StoryError(f"{option} {folder}: cannot be written to: choose another folder")
 
 
-def fingerprint(teller: Teller, probe: Path, seed: int, shots: int) -> str:
-    """Changes with all that scores come from: weights, probe, settings, seed, shots."""
+def fingerprint(teller: Teller, probe: Path, *stories: int) -> str:
+    """Changes with all that scores come from: weights, probe, settings, and what says which stories are told how."""
     folder = model_folder(teller.preset)
     mine = "transformer" if teller.weights == "student" else teller.weights
     parts = [folder / part for part in (mine, "vae", "text_encoder")]
     files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
-    digest = hashlib.sha256(repr((teller.weights, sorted(teller.settings.items()), seed, shots)).encode())
+    digest = hashlib.sha256(repr((teller.weights, sorted(teller.settings.items()), *stories)).encode())
     for path in [*files, folder / "stream.json", probe]:
         if path.is_file():
             with open(path, "rb") as file:
