@@ -54,6 +54,7 @@ def run(
     plan: Plan | None = None,
     random_weights: bool = False,
     compiled: bool = False,
+    weights: str = "student",
 ) -> dict[str, Any]:
     """Tells a story of so many shots and measures; raises CheckpointError for a preset that is none.
 
@@ -68,11 +69,11 @@ def run(
         plan: where the model's parts are, see `fit.choose`.
         random_weights: only the configurations of the preset are read, no weights.
         compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec.compile_norms`.
+        weights: who tells, see `presets.WEIGHTS`.
     """
     imported = _import_seconds()
     start = time.perf_counter()
-    load = random_pipeline if random_weights else lambda *where: load_pipeline(preset, "student", *where[1:])
-    pipeline = load(preset, device, plan)
+    pipeline = random_pipeline(preset, device, plan) if random_weights else load_pipeline(preset, weights, device, plan)
     loaded = time.perf_counter() - start
     if compiled:
         compile_halves(pipeline.transformer)
@@ -93,6 +94,7 @@ def run(
     halves = _halves(pipeline, told, captions(session.story, shots - 1))
     return {
         "preset": pipeline.name,
+        "weights": weights,
         "random_weights": random_weights,
         "compiled": compiled,
         "shots": shots,
@@ -140,7 +142,7 @@ def render(figures: dict[str, Any]) -> str:
         "memory": f"{f['resident_mib_at_fifth']:.0f} MiB, at the last shot {f['resident_mib_at_last']:.0f}",
     }
     size = f"{f['height']} x {f['width']}"
-    title = f"{f['preset']}{random}: {f['shots']} shots of {f['frames_per_shot']} frames, {size}"
+    title = f"{f['preset']}, {f['weights']}{random}: {f['shots']} shots of {f['frames_per_shot']} frames, {size}"
     return "\n".join([title, *(f"  {name:<26}{value}" for name, value in rows.items())])
 
 

@@ -100,6 +100,8 @@ class Benchmark:
 
     preset: str = "toybox"
     """Model: a preset, or a folder that holds one."""
+    weights: str = "student"
+    """Who tells: student, intra-shot, causal-init, teacher, base."""
     shots: int = 50
     """Shots of the story."""
     device: str | None = None
@@ -272,12 +274,14 @@ def benchmark(command: Benchmark) -> int:
     """Prints the figures and writes them if asked."""
     if command.shots < 1:
         raise StoryError(f"--shots is {command.shots}: write 1 or more")
+    if command.random_weights and command.weights != "student":
+        raise StoryError(f"--weights {command.weights}: --random-weights makes a student only, leave one of them out")
     if command.json:
         check_report_path(command.json)
     from shotstream_lite.benchmark import render, run
 
     device, plan = _place(command, {}, download=not command.random_weights)
-    figures = run(command.preset, command.shots, device, plan, command.random_weights, command.compile)
+    figures = run(command.preset, command.shots, device, plan, command.random_weights, command.compile, command.weights)
     print(render(figures))
     if command.json:
         write_report(figures, command.json)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from shotstream_lite import benchmark
+from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.cli import main
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
@@ -40,7 +41,16 @@ def test_random_weights_need_configurations_only(model_folder, tmp_path, monkeyp
         figures["shot_seconds"][2] / figures["shot_seconds"][1], 0.01
     )
     out = capsys.readouterr().out
-    assert "model, random weights: 3 shots of 13 frames, 32 x 48" in out and figures["attention"] in out
+    assert "model, student, random weights: 3 shots of 13 frames, 32 x 48" in out and figures["attention"] in out
+
+
+def test_the_teacher_is_measured_where_it_alone_is(model_folder, tmp_path, monkeypatch):
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model" / "transformer").rename(tmp_path / "model" / "teacher")
+    monkeypatch.setattr(TeacherPipeline, "sampling_steps", 2)
+    figures = benchmark.run(str(tmp_path / "model"), shots=2, weights="teacher")
+    assert figures["weights"] == "teacher" and len(figures["transformer_chunk_seconds"]) == 1
+    assert "model, teacher: 2 shots" in benchmark.render(figures)
 
 
 def test_a_random_storyteller_tells_finite_moving_films(model_folder):

@@ -397,5 +397,6 @@ def test_benchmark_refuses_bad_input(folder, model_folder, capsys):
         (["--shots", "0"], "--shots is 0: write 1 or more"),
         (["--json", "gone/figures.json"], "--json gone"),
         (["--preset", "toybx"], "preset toybx"),
+        (["--weights", "teacher", "--random-weights"], "--random-weights makes a student only"),
     ):
         assert words in complaint(folder, capsys, main(["benchmark", "--preset", str(model_folder), *options]))
