@@ -1,0 +1,40 @@
+"""`shotstream convert`: released weights in diffusers' format."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass
+class Convert:
+    """Write released weights as a folder that this library and stock diffusers read."""
+
+    source: tyro.conf.Positional[str]
+    """A preset (wan-1.3b): the whole model; or a released checkpoint (.pt, .pth, .safetensors): its transformer."""
+    target: tyro.conf.Positional[Path]
+    """Folder to write; it must be new."""
+    weights: tuple[str, ...] = ("student",)
+    """Which transformers of a preset: student, intra-shot, causal-init, teacher, base."""
+    lora: Path | None = None
+    """A checkpoint of the inter-shot stage (generator_lora), to be merged into the student."""
+    config: Path | None = None
+    """config.json of a checkpoint's transformer, in diffusers' names or Wan's; by default that of wan-1.3b."""
+
+    def run(self) -> int:
+        """Writes the folder and says where it is."""
+        from shotstream_lite.convert import CheckpointError, convert_transformer
+        from shotstream_lite.presets import PRESETS, find_folder
+        from shotstream_lite.released import read_config, read_release
+
+        if Path(self.source).suffix in (".pt", ".pth", ".safetensors"):
+            config = read_config(self.config or PRESETS["wan-1.3b"] / "transformer" / "config.json")
+            convert_transformer(Path(self.source), self.target, config, self.lora)
+        else:
+            folder = find_folder(self.source)
+            release = read_release(folder)
+            if release is None:
+                raise CheckpointError(f"preset {self.source}: is in diffusers' format already: use {folder}")
+            release.write(self.target, self.weights, folder / "stream.json", self.lora)
+        print(self.target)
+        return 0

@@ -1,0 +1,69 @@
+"""`shotstream evaluate`: films in the paper's five dimensions."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from shotstream_lite.report import check_report_path, write_report
+from shotstream_lite.story import StoryError
+
+
+@dataclass
+class Evaluate:
+    """Measure films in the paper's five dimensions: held-out stories told by models, or full-size films in a folder.
+
+    To split the work over processes: accelerate launch --multi_gpu -m shotstream_lite.cli evaluate ..., or torchrun.
+    """
+
+    preset: str = "toybox"
+    """Model: a preset, or a folder that holds one."""
+    weights: tuple[str, ...] = ("student",)
+    """Whose films to compare: [FOLDER:]WEIGHTS[@SETTING=VALUE,...], such as student teacher student@policy=none."""
+    stories: int = 20
+    """Held-out stories."""
+    shots: int = 5
+    """Shots of each."""
+    seed: int = 0
+    """Draws the words of the captions and the noise of the films."""
+    seen: bool = False
+    """Tell stories of training instead; what is better there was learnt by heart."""
+    keep: Path | None = None
+    """Folder for told films and their scores; an evaluation that was stopped goes on from there."""
+    pictures: Path | None = None
+    """Folder for contact sheets, a story each: real film beside what the models made of it."""
+    films: Path | None = None
+    """Folder of full-size films (NAME.mp4 beside its story NAME.json) to measure instead, with real encoders."""
+    dino: str | None = None
+    """DINOv2 for --films: a folder, or a name on the hub."""
+    clip: str | None = None
+    """CLIP or X-CLIP for --films: a folder, or a name on the hub."""
+    json: Path | None = None
+    """File for the figures."""
+
+    def run(self) -> int:
+        """Prints the table and writes the figures if asked."""
+        for name in ("stories", "shots"):
+            if getattr(self, name) < 1:
+                raise StoryError(f"--{name} is {getattr(self, name)}: write 1 or more")
+        if self.json:
+            check_report_path(self.json)
+        if importlib.util.find_spec("scenedetect") is None:
+            raise StoryError("to evaluate needs PySceneDetect: pip install 'shotstream_lite[train]'")
+        if self.films:
+            from shotstream_lite.evaluation.folder import run_on_films
+
+            result = run_on_films(self.films, self.dino, self.clip)
+        else:
+            from shotstream_lite.evaluation.report import run
+            from shotstream_lite.evaluation.run import Evaluation, tellers
+
+            who = tellers(self.weights, self.preset)
+            options = {name: getattr(self, name) for name in ("stories", "shots", "seed", "seen", "keep", "pictures")}
+            result = run(Evaluation(who, **options))
+        if result is None:  # one of several processes; the first one reports
+            return 0
+        figures, table = result
+        print(table)
+        if self.json:
+            write_report(figures, self.json)
+        return 0
