@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from shotstream_lite.evaluation.films import Film, Teller, drawn, held_out_stories, told, training_stories, written
-from shotstream_lite.evaluation.measures import consistency, is_dynamic
+from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.reading import chance, measure, prompt_following
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.story import StoryError
@@ -155,6 +155,15 @@ def test_what_moves_is_dynamic():
 
 def test_held_out_stories_are_none_of_training():
     assert all(story not in [story_of(seed, 6) for seed in range(50)] for story in STORIES)
+
+
+def test_what_is_averaged_is_not_sharp():
+    stripes = np.zeros((2, 8, 12, 3), np.uint8)
+    stripes[:, :, ::2] = 255
+    assert sharpness(stripes) == 1 and sharpness(stripes[:, :, ::2]) == 0
+    story = story_of(0, 2)
+    one, other = (render(story, take).astype(float) for take in story.takes)
+    assert sharpness(((one + other) / 2).astype(np.uint8)) < 0.8 * min(map(sharpness, (one, other)))
 
 
 def test_seen_stories_begin_as_in_training():

@@ -204,6 +204,19 @@ def test_two_processes_measure_what_one_does(model_folder, probe_file, tmp_path)
     assert numbers(together) == pytest.approx(numbers(alone), rel=1e-6, abs=1e-9)
 
 
+def test_processes_part_before_they_end(tmp_path):
+    """What is registered first is called last, when the group has to be gone."""
+    script = tmp_path / "part.py"
+    script.write_text(
+        "import atexit, torch.distributed as d; from shotstream_lite.processes import part_at_exit; "
+        "atexit.register(lambda: print('still there:', d.is_initialized())); part_at_exit(); "
+        f"d.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1); "
+        "print('there:', d.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["there: True", "still there: False"], done.stderr
+
+
 def numbers(figures) -> list[float]:
     """All numbers of a JSON tree, in their order."""
     if isinstance(figures, dict):

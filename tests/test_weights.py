@@ -45,6 +45,12 @@ def test_the_student_shows_what_was_asked(films):
     assert min(np.mean(said[name]) for name in ("setting", "colour", "camera", "shape", "action")) > 0.8
 
 
+def test_the_student_remembers_what_nobody_said(films):
+    _, carried = prompt_following(films, load_probe())
+    asked = np.concatenate([values[~np.isnan(values)] for values in carried.values()])
+    assert len(asked) > 30 and asked.mean() > 0.6  # without memory 0.37, see the model card
+
+
 def test_reading_tells_a_right_film_from_a_wrong_one(films):
     """Real film of the same stories reads better than these films do with the stories shuffled."""
     probe = load_probe()

@@ -1,4 +1,4 @@
-"""Two measures that need no story: does a shot hold still what should, and does it move at all?"""
+"""Measures that need no story: does a shot hold still what should, does it move at all, and how sharp is it?"""
 
 import numpy as np
 
@@ -38,3 +38,15 @@ def is_dynamic(shot: np.ndarray, fps: int = 16) -> float:
         speeds = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
         moving += speeds[-max(1, speeds.size // 20) :].mean() > enough
     return float(moving >= max(1, round((len(looks) - 1) / 4)))
+
+
+def sharpness(shot: np.ndarray) -> float:
+    """Energy of the gradient: the mean square of what neighbouring pixels differ by, across and down together.
+
+    Means little alone; beside real film of the same story less is blur, more is noise. What is averaged over several
+    possible pictures, as by a regression, keeps its outlines only half as high and so a quarter of their energy.
+
+    Shape: uint8 [frames, H, W, 3]. Unit: the square of the range from black to white.
+    """
+    pixels = shot.astype(np.float32) / 255
+    return float(sum(np.square(np.diff(pixels, axis=axis)).mean() for axis in (1, 2)))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from shotstream_lite.evaluation.films import Film
-from shotstream_lite.evaluation.measures import consistency, is_dynamic
+from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.toybox.probe import FRAMES, HIDDEN, SAID, UNSAID, Probe, probe_frames, truth
 
@@ -36,7 +36,7 @@ def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
     """Everything that is measured of one film of the miniature world, as arrays [1, shots, ...].
 
     Names: `said/...`, `carried/...` (see `prompt_following`), `read/...` (what the probe read, as an index),
-    `intra/...` (consistency within a shot), `cuts/SCA` [1, 1], `quality/dynamic degree`, `features` [1, shots, 384].
+    `intra/...` (consistency within a shot), `cuts/SCA` [1, 1], `quality/...`, `features` [1, shots, 384].
     """
     readings = [probe.read(shot) for shot in film.shots]
     said, carried = _compare(film, readings)
@@ -52,6 +52,7 @@ def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
     scores |= {f"intra/{name}": [consistency(look[name]) for look in looks] for name in LOOKS}
     scores["cuts/SCA"] = [shot_cut_accuracy(cuts, planned_cuts(lengths), sum(lengths))]
     scores["quality/dynamic degree"] = [is_dynamic(shot, fps) for shot in film.shots]
+    scores["quality/sharpness"] = [sharpness(shot) for shot in film.shots]
     scores["features"] = features
     return {name: np.asarray(values, float)[None] for name, values in scores.items()}
 

@@ -18,7 +18,12 @@ DIMENSIONS = {
     "intra-shot consistency": {name: f"intra/{name}" for name in LOOKS},
     CARRIED: {name: f"carried/{name}" for name in (*UNSAID, "all of it", "all, by chance")},
     "transition control": {"SCA": "cuts/SCA"},
-    "quality": {"dynamic degree": "quality/dynamic degree"},
+    "quality": {name: f"quality/{name}" for name in ("dynamic degree", "sharpness")},
+}
+SHARES = {
+    "carried": (CARRIED, "all of it"),
+    "SCA": ("transition control", "SCA"),
+    "sharpness": ("quality", "sharpness"),
 }
 DRIFT = ("said/character", "said/setting", "said/camera", "said/action", "carried/all of it", "intra/character")
 
@@ -64,7 +69,7 @@ def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
             cells = [_cell(column["figures"][dimension][name]) for column in report.values()]
             lines.append(f"  {name:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
     lines.append("share of what real film scores")
-    for label, dimension, name in (("carried", CARRIED, "all of it"), ("SCA", "transition control", "SCA")):
+    for label, (dimension, name) in SHARES.items():
         cells = [_cell(column["of real film"][dimension][name]) for column in report.values()]
         lines.append(f"  {label:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines + (_drift(report, shots) if shots > 1 else []))

@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from shotstream_lite.processes import part_at_exit
+
 COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # torchrun and accelerate, Intel's MPI and MPICH, Open MPI
 
 
@@ -21,6 +23,7 @@ class Share:
             from accelerate import PartialState  # one process does without
 
             state = PartialState(cpu=not torch.cuda.is_available())
+            part_at_exit()
             self.rank, self.size, self.device = state.process_index, state.num_processes, str(state.device)
 
     @property

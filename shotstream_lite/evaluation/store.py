@@ -15,6 +15,7 @@ from shotstream_lite.presets import model_folder
 from shotstream_lite.story import StoryError
 
 SCALE = 2
+MEASURES = 2  # raised whenever more is measured of a film, so that scores of before are not taken for whole
 
 
 def check_folder(folder: Path, option: str) -> None:
@@ -33,7 +34,7 @@ def fingerprint(teller: Teller, probe: Path, *stories: int) -> str:
     mine = "transformer" if teller.weights == "student" else teller.weights
     parts = [folder / part for part in (mine, "vae", "text_encoder")]
     files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
-    digest = hashlib.sha256(repr((teller.weights, sorted(teller.settings.items()), *stories)).encode())
+    digest = hashlib.sha256(repr((MEASURES, teller.weights, sorted(teller.settings.items()), *stories)).encode())
     for path in [*files, folder / "stream.json", probe]:
         if path.is_file():
             with open(path, "rb") as file:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from shotstream_lite.convert import CheckpointError
+from shotstream_lite.processes import part_at_exit
 from shotstream_lite.training import sharding
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.muon import Muon
@@ -113,6 +114,7 @@ class Run:
 
         self.stage, self.config = stage, config
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+        part_at_exit()
         self.device = self.accelerator.device
         self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
         self.main = self.accelerator.is_main_process
