@@ -1,5 +1,6 @@
 """Makes the README's pictures: `python demos/pictures.py`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,9 @@ def world(rows: int = 4, columns: int = 4) -> None:
 
 
 def film() -> None:
-    """A story as the student tells it: a shot a row, time to the right."""
-    session = StorySession.of(
-        ShotStreamPipeline.from_pretrained("toybox"), load_story(HERE / "stories" / "seaside_friends.json")
-    )
+    """A story as `shotstream tell` tells it: a shot a row, time to the right."""
+    story = replace(load_story(HERE / "stories" / "seaside_friends.json"), seed=0)
+    session = StorySession.of(ShotStreamPipeline.from_pretrained("toybox"), story)
     for _ in session.tell():
         pass
     write_strip([told.footage.frames() for told in session.shots], PICTURES / "film.png", columns=6, scale=2)
