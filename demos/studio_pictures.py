@@ -1,5 +1,6 @@
 """Takes the README's pictures of the studio: `python demos/studio_pictures.py`. Needs Chromium and Playwright."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from playwright.sync_api import Page, sync_playwright
 from shotstream_lite.studio import launch
 
 HERE = Path(__file__).parent
-STORY = (HERE / "stories" / "seaside_friends.json").read_text(encoding="utf-8")
+STORY = json.loads((HERE / "stories" / "seaside_friends.json").read_text(encoding="utf-8")) | {"seed": 0}
 SIZES = {"studio.png": (1280, 900, 1.0), "studio_phone.png": (390, 844, 2.0)}
 PATIENCE = 600_000  # ms
 
@@ -16,7 +17,7 @@ PATIENCE = 600_000  # ms
 def tell(page: Page) -> None:
     """Loads the story, and takes the picture while its last shot plays."""
     page.wait_for_function("window.shotstream && document.querySelector('.facts dt')")
-    page.evaluate("text => shotstream.act('load', { name: 'story.json', text })", STORY)
+    page.evaluate("text => shotstream.act('load', { name: 'story.json', text })", json.dumps(STORY))
     page.wait_for_function("document.querySelector('.saying').textContent.startsWith('Shot 5')")
     page.wait_for_function(
         "document.querySelectorAll('.strip').length === 5 && document.querySelectorAll('.cell.own').length"
