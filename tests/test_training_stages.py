@@ -27,6 +27,7 @@ from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_sho
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.lora import add_lora, merged
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate, load_pairs, state_indices
+from shotstream_lite.training.presets import PRESETS
 from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.table_rows import ROWS
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
@@ -342,6 +343,15 @@ def test_rows_share_what_they_have_in_common(tmp_path):
         for name, changes in row.changes.items():
             known = {f.name for f in dataclasses.fields(tables.STAGES["intra-shot" if name == "*" else name][0])}
             assert set(changes) <= known
+
+
+def test_rows_distil_as_the_preset_does(tmp_path):
+    """But the teacher is a finished one, and trains what the paper trains."""
+    teacher, _, *stages = tables.plan(tables.TablesConfig(tmp_path), next(row for row in ROWS if row.table == "4"))
+    assert teacher.trained == "self-attention" and not teacher.text
+    for stage, name in zip(stages, ("intra-shot", "inter-shot"), strict=True):
+        usual = {key: value for key, value in PRESETS["toybox"][name].items() if key not in ("steps", "batch")}
+        assert "lr" in usual and {key: getattr(stage, key) for key in usual} == usual
 
 
 def test_a_table_is_made_row_by_row(tmp_path, monkeypatch, capsys):

@@ -27,6 +27,7 @@ from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_
 from shotstream_lite.training.films import films_of
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
+from shotstream_lite.training.presets import PRESETS
 from shotstream_lite.training.samples import stream_settings
 from shotstream_lite.training.stage import NextShotConfig, RunConfig, StudentConfig
 from shotstream_lite.training.table_rows import ROWS, Row
@@ -118,7 +119,8 @@ def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
         kind = STAGES[stage][0]
         known = {f.name for f in fields(kind)}
         changes = {k: v for k, v in row.changes.get("*", {}).items() if k in known} | dict(row.changes.get(stage, {}))
-        usual = {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
+        usual = {} if stage == "teacher" else dict(PRESETS["toybox"][stage])  # the preset's teacher is a beginner
+        usual |= {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
         usual |= {"precision": config.precision, "compile": config.compile}
         usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
         planned = kind(config.out, **usual | changes)
