@@ -15,7 +15,16 @@ from shotstream_lite.evaluation.films import Film
 from shotstream_lite.evaluation.pictures import contact_sheet, stills
 from shotstream_lite.evaluation.report import FRECHET, run
 from shotstream_lite.evaluation.run import Evaluation, tellers
-from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio, resamples
+from shotstream_lite.evaluation.statistics import (
+    FrechetSpace,
+    Interval,
+    as_json,
+    change,
+    difference,
+    interval,
+    ratio,
+    resamples,
+)
 from shotstream_lite.evaluation.store import Kept
 from shotstream_lite.story import StoryError
 from shotstream_lite.toybox.probe import Probe, save_probe
@@ -60,6 +69,14 @@ def test_a_share_of_real_film_is_certain_where_both_err_together(rng):
     real = rng.uniform(0.2, 1, (40, 5))
     half = ratio(real / 2, real)
     assert half == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_difference_is_certain_where_both_err_together(rng):
+    real = rng.uniform(0.2, 1, (40, 5))
+    assert difference(real - 0.1, real) == pytest.approx((-0.1, -0.1, -0.1))
+    one, other = (rng.normal(0, 1, (40, 5)) for _ in range(2))
+    mean, low, high = difference(one, other)
+    assert low < mean < high and mean == pytest.approx(one.mean() - other.mean())
 
 
 def test_change_is_the_rise_of_a_line(rng):

@@ -393,7 +393,10 @@ def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path):
     row |= {"table": "4", "name": "noise", "shots": 2}
     lines = tables.render([row], "no training").splitlines()
     assert lines[1].split()[0] == "table" and len(lines[2].split()) == 3 + len(tables.SHOWN)
-    assert 0 <= row["figures"]["prompt following"]["character"]["mean"] <= 1
+    for name, scored in tables.scores(row).items():
+        by_story = np.array(row["scores"][name], float)
+        assert len(by_story) == 2 and np.nanmean(by_story) == pytest.approx(scored["mean"], abs=1e-3)
+    assert all(apart == {"mean": 0, "low": 0, "high": 0} for apart in tables.differences(row, row).values())
     json.dumps(row)
 
 

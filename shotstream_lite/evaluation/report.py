@@ -44,7 +44,7 @@ def figures(columns: Mapping[str, Scores]) -> dict[str, Any]:
     Every figure is (mean, low, high): see `statistics`. "of real film" is the share of what real film of the same
     stories scores, which is the most the probe can read: its own error is in both.
     """
-    columns = {kind: _with_sums(scores) for kind, scores in columns.items()}
+    columns = {kind: with_sums(scores) for kind, scores in columns.items()}
     real = columns[REAL]
     space = FrechetSpace(real["features"])
     report = {}
@@ -75,7 +75,7 @@ def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
     return "\n".join(lines + (_drift(report, shots) if shots > 1 else []))
 
 
-def _with_sums(scores: Scores) -> Scores:
+def with_sums(scores: Scores) -> Scores:
     """With the unmentioned attributes together: of what was asked of a shot, how much is right; and by chance."""
     carried = np.stack([scores[f"carried/{name}"] for name in UNSAID])
     lucky = np.stack([chance(scores, name) for name in UNSAID])

@@ -48,6 +48,13 @@ def ratio(scores: np.ndarray, reference: np.ndarray) -> Interval:
         return _interval(np.float64(mean) / base, means / bases)
 
 
+def difference(scores: np.ndarray, reference: np.ndarray) -> Interval:
+    """Mean of `scores` less mean of `reference` for the same stories in the same order, resampled together."""
+    counts = resamples(len(scores))
+    (mean, means), (base, bases) = _means(scores, counts), _means(reference, counts)
+    return _interval(np.float64(mean) - base, means - bases)
+
+
 def change(scores: np.ndarray) -> Interval:
     """How far a straight line through the means of all shots rises from the first shot to the last.
 

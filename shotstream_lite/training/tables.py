@@ -69,7 +69,9 @@ def make_tables(config: TablesConfig) -> None:
         raise CheckpointError(f"--only {' '.join(config.only)}: no such table or row: choose among {names}")
     results = [_row(config, row) for row in rows]
     if _processes().is_main_process:
-        _write(config.out / "tables.json", {"budget": _budget(config), "rows": results})
+        lines = ",\n".join(json.dumps(result) for result in results)
+        text = f'{{"budget": {json.dumps(_budget(config))}, "rows": [\n{lines}\n]}}\n'
+        _write(config.out / "tables.json", text)
         print(render(results, _budget(config)))
 
 
@@ -91,7 +93,7 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     measured = measure(pipeline, config.stories, told_as["shots"], config.out)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
     if _processes().is_main_process:
-        _write(path, result)
+        _write(path, json.dumps(result, indent=2) + "\n")
     return about | result
 
 
@@ -162,11 +164,12 @@ class TargetCaptioned(TeacherPipeline):
 def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -> dict[str, Any]:
     """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
 
-    Several processes share the stories, and all get the figures.
+    With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
+    all get everything.
     """
     from shotstream_lite.evaluation.films import drawn, held_out_stories, tell
     from shotstream_lite.evaluation.reading import measure as scores_of
-    from shotstream_lite.evaluation.report import figures
+    from shotstream_lite.evaluation.report import DIMENSIONS, figures, with_sums
     from shotstream_lite.evaluation.run import REAL
     from shotstream_lite.evaluation.share import Share
     from shotstream_lite.evaluation.statistics import as_json
@@ -179,7 +182,9 @@ def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -
     for name, some in films.items():
         parts = share.gather([scores_of(film, probe, pipeline.settings.fps) for film in some])
         columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return as_json(figures(columns)["row"])
+    told = with_sums(columns["row"])
+    by_story = {name: told[DIMENSIONS[dimension][score]] for name, (dimension, score) in SHOWN.items()}
+    return as_json(figures(columns)["row"]) | {"scores": {name: _plain(some) for name, some in by_story.items()}}
 
 
 SHOWN = {
@@ -194,9 +199,25 @@ SHOWN = {
 }
 
 
+def _plain(scores: np.ndarray) -> list[list[float | None]]:
+    """Scores [stories, shots] as JSON writes them; null where nothing was asked."""
+    return [[None if np.isnan(score) else round(float(score), 3) for score in story] for story in scores]
+
+
 def scores(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """What the tables show of a row, by name: {"mean", "low", "high"}, all None where nothing was asked."""
     return {name: row["figures"][dimension][score] for name, (dimension, score) in SHOWN.items()}
+
+
+def differences(row: dict[str, Any], ours: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """How far a row lies from another that told the same stories, by name: {"mean", "low", "high"}.
+
+    Both err on the same hard stories, so the difference is known better than either.
+    """
+    from shotstream_lite.evaluation.statistics import as_json, difference
+
+    pairs = {name: [np.array(told["scores"][name], float) for told in (row, ours)] for name in SHOWN}
+    return {name: as_json(difference(*pair)) for name, pair in pairs.items()}
 
 
 def render(results: list[dict[str, Any]], budget: str) -> str:
@@ -220,8 +241,8 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
