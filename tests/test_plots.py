@@ -157,6 +157,15 @@ def test_rows_are_compared_with_the_first_by_their_intervals():
     assert [line.get_xdata()[0] for line in points] == [0.5, 0.65, 0.75, 0.2]
     assert [line.get_markerfacecolor() == "white" for line in points] == [False, False, True, True]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(rows)
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "", "1"]
+
+
+def test_differences_go_to_both_sides_of_nothing():
+    rows = {"ours": {"low": 0, "mean": 0, "high": 0}, "less": {"low": -0.32, "mean": -0.3, "high": -0.28}}
+    figure = plots.compared({name: {"action": score} for name, score in rows.items()}, differences=True)
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, True]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["-0.4", "0", "0.4"]
 
 
 def test_cuts_stand_at_their_frames():

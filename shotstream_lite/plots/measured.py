@@ -129,13 +129,16 @@ def score_table(rows: Mapping[str, Mapping[str, float]], reference: str) -> Shee
 
 
 @drawn
-def compared(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], title: str = "") -> Sheet:
+def compared(
+    rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], title: str = "", differences: bool = False
+) -> Sheet:
     """Rows of a table as points with their intervals, a column a score; the band is the interval of the first row.
 
     A hollow point lies outside that band with its whole interval: a difference that can be told from luck.
 
     Args:
         rows: by name and score {"mean", "low", "high"}; without a mean nothing was asked
+        differences: they go to both sides of 0, every score as far as it needs; shares go from 0 to 1
     """
     first, *_ = rows.values()
     figure, axes = subplots(
@@ -143,8 +146,10 @@ def compared(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], title
     )
     for axis, name in zip(axes[0], first, strict=True):
         band = first[name]
+        given = [abs(scores[name][end] or 0) for scores in rows.values() for end in ("low", "high")]
+        reach = max(1, np.ceil(10 * max(given))) / 10
         if band["mean"] is not None:
-            axis.axvspan(band["low"], band["high"], color=SHOT_TINTS[0], lw=0)
+            axis.axvspan(band["low"], band["high"], color=SHOT_TINTS[0], lw=1.5)  # without width it is still a line
         for place, scores in enumerate(rows.values()):
             score = scores[name]
             if score["mean"] is None:
@@ -154,8 +159,10 @@ def compared(rows: Mapping[str, Mapping[str, Mapping[str, float | None]]], title
             around = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
             axis.errorbar(score["mean"], place, xerr=around, fmt="o", ms=9, capsize=4, **look)
         axis.set_title(name)
-        axis.set_xlim(-0.03, 1.03)
-        axis.set_xticks([0, 0.5, 1], ["0", "", "1"])
+        low, high = (-reach, reach) if differences else (0, 1)
+        margin = 0.03 * (high - low)
+        axis.set_xlim(low - margin, high + margin)
+        axis.set_xticks([low, (low + high) / 2, high], [f"{low:g}", "0" if differences else "", f"{high:g}"])
         axis.grid(axis="y", color="#eeeeee")
     axes[0, 0].set_yticks(range(len(rows)), list(rows))
     axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)

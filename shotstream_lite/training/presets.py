@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "teacher": {"steps": 16_000, "image_batch": 32, "lr": 1.2e-3} | {"trained": "all", "text": True},  # beginners
         "causal-init": {"steps": 300},
         "intra-shot": _TOY_DISTILLED | {"steps": 800, "batch": 16, "critic_lr": 4e-4, "warmup": 30},
-        "inter-shot": _TOY_DISTILLED | {"steps": 200, "batch": 8, "critic_lr": 3e-4, "warmup": 20},
+        "inter-shot": _TOY_DISTILLED | {"steps": 500, "batch": 8, "critic_lr": 3e-4, "warmup": 20},
     },
     "wan-1.3b": {
         "films": _WAN | {"frames": 81, "height": 480, "width": 832},
