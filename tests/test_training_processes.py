@@ -29,9 +29,9 @@ NAME = "diffusion_pytorch_model.safetensors"
 
 
 def train_everything(folder: Path, shard: bool) -> None:
-    """A stage with an even loss, one whose loss counts frames, and one with two optimizers, LoRA and a history."""
+    """A stage moved by Muon, one whose loss counts frames, and one with two optimizers, LoRA and a history."""
     films = tiny_films()
-    train_teacher(TeacherConfig(folder, steps=STEPS, shard=shard, **USUAL), films)
+    train_teacher(TeacherConfig(folder, steps=STEPS, shard=shard, optimizer="muon", **USUAL), films)
     train_causal_init(CausalInitConfig(folder, steps=STEPS, shard=shard, **USUAL), films)
     train_inter_shot(InterShotConfig(folder, steps=7, lora_rank=4, shard=shard, **USUAL | {"betas": (0.0, 0.9)}), films)
 
