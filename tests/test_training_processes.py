@@ -54,7 +54,8 @@ def runs(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("stage", ["teacher", "causal-init", "inter-shot"])
 def test_two_processes_step_as_one_with_twice_the_batch(runs, mode, stage):
     one, two = (load_file(runs / name / stage / NAME) for name in ("one", mode))
-    before = load_file(runs / "before" / {"inter-shot": "intra-shot"}.get(stage, stage) / NAME)
+    begun = {"teacher": "before/base", "causal-init": "one/teacher", "inter-shot": "before/intra-shot"}
+    before = load_file(runs / begun[stage] / NAME)
     assert one.keys() == two.keys() == before.keys()
     moved = max((one[k] - before[k]).abs().max() for k in one)
     apart = max((one[k] - two[k]).abs().max() for k in one)
