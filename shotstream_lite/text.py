@@ -5,13 +5,26 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
+from typing import Any
 
 import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import BatchEncoding, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.story import StoryError
+
+_TOKENIZING = Lock()
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str | Sequence[str], **options: Any) -> BatchEncoding:
+    """``tokenizer(text, ...)`` for any thread.
+
+    A fast tokenizer keeps padding and truncation as its own state, which each call sets anew: two at once would mix
+    theirs up, and embeddings of the wrong length would be remembered.
+    """
+    with _TOKENIZING:
+        return tokenizer(text, verbose=False, **options)
 
 
 def encode_captions(
@@ -37,7 +50,8 @@ def encode_captions(
     if not truncate:
         for number, caption in enumerate(captions, start=1):
             check_length(tokenizer, caption, length, f"caption {number} of {len(captions)}")
-    tokens = tokenizer(
+    tokens = tokenize(
+        tokenizer,
         [prompt_clean(caption) for caption in captions],
         padding="max_length",
         max_length=length,
@@ -51,7 +65,7 @@ def encode_captions(
 
 def check_length(tokenizer: PreTrainedTokenizerBase, caption: str, length: int, name: str) -> None:
     """Raises StoryError if the caption called `name` has more than `length` tokens."""
-    count = len(tokenizer(prompt_clean(caption), verbose=False).input_ids)
+    count = len(tokenize(tokenizer, prompt_clean(caption)).input_ids)
     if count > length:
         raise StoryError(f"{name} has {count} tokens, the model reads {length}: shorten it")
 
@@ -65,8 +79,8 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[tupl
     if type(getattr(backend, "model", None)).__name__ != "WordLevel":
         return []
     text = prompt_clean(caption)
-    encoded = backend.encode(text)
-    spans = zip(encoded.ids, encoded.offsets, strict=True)
+    encoded = tokenize(tokenizer, text, return_offsets_mapping=True)
+    spans = zip(encoded.input_ids, encoded.offset_mapping, strict=True)
     unknown = dict.fromkeys(text[a:b] for token, (a, b) in spans if token == tokenizer.unk_token_id)
     known = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
     return [(word, difflib.get_close_matches(word.lower(), known)) for word in unknown]

@@ -1,5 +1,6 @@
 """Captions to embeddings: zero padding, Wan's own encoding, unknown words, and what is remembered."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import current_thread
 
@@ -93,6 +94,18 @@ def test_captions_are_encoded_once_and_alone(text_encoder, tokenizer):
     assert torch.equal(encode(["a red ball"])[0], first[0]) and len(calls) == 3
     assert torch.equal(encode(["a blue box"])[0], first[1]) and len(calls) == 4
     hook.remove()
+
+
+def test_threads_that_share_a_tokenizer_do_not_change_each_others_padding(text_encoder, tokenizer):
+    """A fast tokenizer keeps its padding and truncation as its own state, which every call sets anew."""
+    captions = [f"the {colour} ball jumps" for colour in ("red", "blue")] * 150
+    with torch.no_grad(), ThreadPoolExecutor(3) as threads:
+        encoded = threads.map(lambda text: encode_captions(text_encoder, tokenizer, [text], LENGTH), captions)
+        counted = threads.map(lambda text: check_length(tokenizer, text, LENGTH, "it"), captions)
+        unknown = threads.map(lambda text: unknown_words(tokenizer, "a " * 20 + text + " zebra"), captions)
+        shapes, words = {e.shape for e in encoded}, list(unknown)
+    assert list(counted) == [None] * len(captions) and shapes == {(1, LENGTH, 16)}
+    assert words == [[("zebra", [])]] * len(captions)
 
 
 def test_what_was_prepared_is_there_when_asked_for(text_encoder, tokenizer):

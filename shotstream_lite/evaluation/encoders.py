@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from shotstream_lite.convert import CheckpointError
+from shotstream_lite.text import tokenize
 
 BATCH = 32
 
@@ -79,7 +80,7 @@ class VideoTextEncoder(Encoder):
     @torch.inference_mode()
     def text(self, caption: str) -> np.ndarray:
         """A caption, cut to what the model can read, to float [features] of length 1."""
-        tokens = self.tokenizer([caption], truncation=True, return_tensors="pt").to(self.device)
+        tokens = tokenize(self.tokenizer, [caption], truncation=True, return_tensors="pt").to(self.device)
         wanted = {key: tokens[key] for key in ("input_ids", "attention_mask")}
         return _unit(_tensor(self.model.get_text_features(**wanted)))[0]
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.studio.shared import SharedText
 
 
 class Performer(Protocol):
@@ -25,7 +24,6 @@ class Stage:
     """A pipeline and the thread that works with it. After a shot one goes to the end of the line."""
 
     def __init__(self, pipeline: ShotStreamPipeline) -> None:
-        pipeline.text = SharedText(pipeline.text)  # pages check captions while the stage encodes some
         self.pipeline = pipeline
         self._line: deque[Performer] = deque()
         self._changed = threading.Condition()
