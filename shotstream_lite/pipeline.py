@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -75,6 +76,7 @@ class ShotStreamPipeline:
         self._folder: Path | None = None
         self._plan = Plan()
         self._by_weights: dict[str, ShotStreamPipeline] = {}
+        self._loading = Lock()
 
     @classmethod
     def from_pretrained(
@@ -113,14 +115,19 @@ class ShotStreamPipeline:
 
         Raises CheckpointError if the folder has none by that name that streams.
         """
+        self.check_weights(weights)
+        with self._loading:  # three visitors who ask at once wait for one load
+            if weights not in self._by_weights:
+                other = copy.copy(self)
+                other.transformer = load_another(self._folder, weights, str(self.device), self._plan)
+                self._by_weights[weights] = other
+            return self._by_weights[weights]
+
+    def check_weights(self, weights: str) -> None:
+        """Raises CheckpointError if the folder has no transformer by that name that streams; loads nothing."""
         if weights not in self.streaming_weights:
             known = ", ".join(self.streaming_weights) or "none but its own"
             raise CheckpointError(f"weights is {weights!r}: this model has {known}")
-        if weights not in self._by_weights:
-            other = copy.copy(self)
-            other.transformer = load_another(self._folder, weights, str(self.device), self._plan)
-            self._by_weights[weights] = other
-        return self._by_weights[weights]
 
     @property
     def device(self) -> torch.device:

@@ -155,7 +155,7 @@ class StorySession:
         """A session about to tell a written story. Every caption is checked now, before the first frame is made."""
         session = cls(pipeline, story.global_caption, story.seed, story.settings)
         for number, lines in enumerate(captions(story, len(story.shots)), start=1):
-            session._for_one_shot(story.shots[number - 1].settings, f"shot{number}")
+            session._of_one_shot(story.shots[number - 1].settings, f"shot{number}")
             for line in every_line(lines):
                 pipeline.text.check([line], first=number)
         session.script = story.shots
@@ -174,11 +174,12 @@ class StorySession:
     def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Take:
         name = f"shot{len(past) + 1}"
         check_shot(shot, name)
-        pipeline, settings = self._for_one_shot(shot.settings, name)
+        weights, settings = self._of_one_shot(shot.settings, name)
         story = replace(self._plan, shots=(*(told.shot for told in past), shot))
         for line in every_line(captions(story, len(past))[-1]):
             self.pipeline.text.check([line], first=len(past) + 1)
         told = self.shots
+        pipeline = self.pipeline if weights is None else self.pipeline.with_weights(weights)
 
         def finish(take: Take, frames: np.ndarray) -> None:
             if self.shots is not told:
@@ -188,14 +189,18 @@ class StorySession:
 
         return Take(pipeline, story, [told.footage for told in past], settings, finish)
 
-    def _for_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[ShotStreamPipeline, StreamSettings]:
-        """Who tells the shot called `name`, and how. Raises StoryError, and CheckpointError for unknown weights."""
+    def _of_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[str | None, StreamSettings]:
+        """Whose weights tell the shot called `name` (None: the session's), and how; nothing is loaded yet.
+
+        Raises StoryError, and CheckpointError for unknown weights.
+        """
         changes = dict(changes)
         for key in set(changes) - set(OF_ONE_SHOT):
             raise StoryError(f"settings of {name}: {key!r} is not one shot's: write one of {', '.join(OF_ONE_SHOT)}")
         weights = changes.pop("weights", None)
-        pipeline = self.pipeline if weights is None else self.pipeline.with_weights(weights)
-        return pipeline, self.settings.changed(changes)
+        if weights is not None:
+            self.pipeline.check_weights(weights)
+        return weights, self.settings.changed(changes)
 
 
 def _following(seed: int) -> int:

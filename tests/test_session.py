@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
@@ -408,6 +410,17 @@ def test_another_transformer_for_one_shot(model_folder, tmp_path):
     assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
     assert pipeline.with_weights("causal-init") is pipeline.with_weights("causal-init")
     assert pipeline.with_weights("student") is pipeline
+
+
+def test_another_transformer_is_loaded_once_and_not_by_opening_a_story(model_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    shutil.copytree(folder / "transformer", folder / "causal-init")
+    pipeline, loads = ShotStreamPipeline.from_pretrained(folder), []
+    monkeypatch.setattr("shotstream_lite.pipeline.load_another", lambda *_: loads.append(1) or time.sleep(0.1))
+    StorySession.of(pipeline, Story(GLOBAL, [Shot(LINES[0], settings={"weights": "causal-init"})]))
+    assert not loads  # a visitor's file is only checked
+    with ThreadPoolExecutor(3) as threads:
+        assert len(set(threads.map(pipeline.with_weights, ["causal-init"] * 3))) == len(loads) == 1
 
 
 @pytest.mark.parametrize(
