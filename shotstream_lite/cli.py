@@ -6,12 +6,13 @@ import sys
 import tyro
 
 from shotstream_lite.commands.benchmark import Benchmark
-from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, is_complaint
+from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED
 from shotstream_lite.commands.convert import Convert
 from shotstream_lite.commands.evaluate import Evaluate
 from shotstream_lite.commands.parity import Parity
 from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
+from shotstream_lite.errors import ShotStreamError
 
 COMMANDS = {
     "tell": Tell,
@@ -36,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
             return train(arguments[1:])
         options = {"prog": "shotstream", "description": ABOUT, "args": arguments}
         return tyro.extras.subcommand_cli_from_dict(COMMANDS, **options).run()
-    except ValueError as error:
-        if not is_complaint(error):
-            raise
+    except ShotStreamError as error:
         print(f"shotstream: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

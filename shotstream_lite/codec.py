@@ -11,12 +11,10 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shotstream_lite.errors import CodecError
+
 FRAMES_PER_LATENT = 4  # after the first latent, which holds one frame
 OVERLAP = 8  # latents that neighbouring tiles share; a seam is blended over all of them
-
-
-class CodecError(ValueError):
-    """A size the codec cannot take; the message is one line that says which would do."""
 
 
 def latent_frames(frames: int) -> int:

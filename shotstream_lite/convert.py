@@ -6,12 +6,8 @@ low-rank updates in peft's names.
 """
 
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -22,14 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import whole_folder
+
 INDEX = ".index.json"
 """What is put behind the name of a weights file that lies in shards: there is written which shards."""
 
 _PEFT = "base_model.model."
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit; the message is one line naming what is wrong."""
 
 
 def transformer_config(config: Mapping) -> dict:
@@ -194,34 +189,8 @@ def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: P
     except CheckpointError as error:
         named = str(error).startswith(str(place))
         raise CheckpointError(str(error) if named else f"{place}: {error}") from None
-    with whole_folder(folder) as part:
+    with whole_folder(folder, CheckpointError) as part:
         model.save_pretrained(part)
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name when the block ends well and is gone otherwise.
-
-    Raises CheckpointError if it cannot be written, or is there already and not empty.
-    """
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise CheckpointError(f"{folder}: is there already: name a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror}): choose another place") from None
-    try:
-        yield part
-        part.chmod(0o755)  # mkdtemp's are for the owner alone
-        if folder.exists():
-            folder.rmdir()
-        os.replace(part, folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise CheckpointError(f"{folder}: cannot be written ({reason}): is the disk full?") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def outline(config: Mapping) -> WanTransformer3DModel:

@@ -12,15 +12,13 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from PIL import Image
 
+from shotstream_lite.errors import FilmError
+
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SMALL, COMFORTABLE = 200, 480  # films lower than the first are enlarged to at least the second (pixels)
 # Small crisp pictures need few bits anyway: "veryfast" leaves the cores to the model; with "zerolatency" each
 # frame goes to the file when it comes.
 _X264 = {"crf": "16", "preset": "veryfast", "tune": "zerolatency"}
-
-
-class FilmError(ValueError):
-    """A film that cannot be written or read; the message is one line that names the file and the mend."""
 
 
 def check_film_path(path: str | Path) -> Path:

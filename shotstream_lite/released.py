@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shotstream_lite.convert import INDEX, CheckpointError, convert_transformer, shard_names, whole_folder
+from shotstream_lite.convert import INDEX, convert_transformer, shard_names
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import whole_folder
 
 MODELS = "SHOTSTREAM_MODELS"
 """Environment variable: a folder with the repositories, each under its own name. The hub is then never asked."""
@@ -84,7 +86,7 @@ class Release:
         for name in weights:
             self.require(name)
         root = fetch(self.components, COMPONENTS["pipeline"])
-        with whole_folder(target) as part:
+        with whole_folder(target, CheckpointError) as part:
             for name in ("vae", "text_encoder", "tokenizer"):
                 shutil.copytree(self.component(name), part / name)
             shutil.copytree(root / "scheduler", part / "scheduler")

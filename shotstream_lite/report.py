@@ -6,7 +6,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import StoryError
+from shotstream_lite.files import write_text
 from shotstream_lite.story_files import story_json
 
 if TYPE_CHECKING:  # complaints about a story come before torch is imported
@@ -75,10 +76,7 @@ def check_report_path(path: Path, *taken: Path) -> None:
 
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Writes a report as JSON. Raises StoryError."""
-    try:
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StoryError(f"--json {path}: cannot be written ({error.strerror}): choose another place") from None
+    write_text(path, json.dumps(report, indent=2) + "\n")
 
 
 def _cpu_name() -> str:

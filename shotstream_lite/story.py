@@ -1,6 +1,6 @@
 """What the user writes: a story of shots, and what the model reads of it.
 
-Every complaint about bad input is a `StoryError` of one line that names the field and the mend.
+Every complaint about bad input is a `StoryError` of one line that names the field and how to fix it.
 """
 
 import re
@@ -8,16 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shotstream_lite.errors import StoryError, kind
+
 MAX_WORDS = 500  # the text encoder reads 512 tokens, and no word is less than one
 MAX_CHARACTERS = 5000  # the same limit for writing that puts no spaces between words
 MAX_FRAMES = 961  # a minute at 16 frames a second; a longer story is told in more shots
 MAX_SEED = 2**63 - 1
-
-_KINDS = {bool: "true or false", int: "a number", float: "a fraction", str: "a text", list: "a list", dict: "an object"}
-
-
-class StoryError(ValueError):
-    """Bad input; the message is one line that names the file, the field and the mend."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +145,3 @@ def _check_seed(seed: Any, name: str) -> None:
 def is_whole(value: Any) -> bool:
     """A whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def kind(value: Any) -> str:
-    """What a value of a JSON file is, in words."""
-    return "null" if value is None else _KINDS.get(type(value), f"a {type(value).__name__}")

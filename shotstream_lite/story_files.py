@@ -9,13 +9,14 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shotstream_lite.story import Shot, Story, StoryError, Turn, is_whole, kind
+from shotstream_lite.errors import StoryError, about, kind
+from shotstream_lite.files import parse_json, read_text, write_text
+from shotstream_lite.story import Shot, Story, Turn, is_whole
 
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
@@ -24,15 +25,15 @@ _OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings",
 
 def load_story(path: str | Path) -> Story:
     """Reads one story from a JSON file: the released keys and, if it was saved here, ours."""
-    return parse_story(_read_text(path), str(path))
+    return parse_story(read_text(path), str(path))
 
 
 def load_stories(path: str | Path) -> list[Story]:
     """Reads a JSON file (one story) or a released CSV file (a story a line). Raises StoryError."""
     if Path(path).suffix.lower() != ".csv":
         return [load_story(path)]
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
-    with _at(path):
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    with about(path):
         if "json_path" not in (reader.fieldnames or ()):
             raise StoryError("column json_path is missing: name the columns in the first line")
         stories = [_story_of_row(row, Path(path), reader.line_num) for row in reader]
@@ -43,11 +44,7 @@ def load_stories(path: str | Path) -> list[Story]:
 
 def save_story(story: Story, path: str | Path) -> None:
     """Writes the released keys and ours beside them, so that the story replays identically."""
-    text = story_json(story)
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoryError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
+    write_text(path, story_json(story))
 
 
 def story_json(story: Story) -> str:
@@ -66,8 +63,8 @@ def story_json(story: Story) -> str:
 
 def parse_story(text: str, source: str = "story") -> Story:
     """Reads one story from JSON text; `source` names it in complaints. Raises StoryError."""
-    with _at(source):
-        return _story_of_keys(_parse_json(text))
+    with about(source):
+        return _story_of_keys(parse_json(text))
 
 
 def _story_of_keys(data: Mapping[str, Any]) -> Story:
@@ -119,33 +116,9 @@ def _per_shot(data: Mapping[str, Any], name: str, count: int) -> Sequence[Any]:
     return values
 
 
-def _parse_json(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise StoryError(f"not JSON at {where} ({error.msg}): mend the file there") from None
-    except StoryError:
-        raise
-    except (RecursionError, ValueError):  # lists within lists, a number of thousands of digits
-        raise StoryError("holds no story: write an object with captions") from None
-    if not isinstance(data, dict):
-        raise StoryError(f'holds {kind(data)}: write an object, {{"global_caption": "...", "shot1": "..."}}')
-    return data
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise StoryError(f"{json.dumps(twice)[:60]} is there twice: rename or remove one")
-    return data
-
-
 def _story_of_row(row: Mapping[str, Any], table: Path, line: int) -> Story:
     """One line of a released CSV: json_path, frame_number ([start, end) of each shot), perhaps video_path."""
-    with _at(f"line {line}"):
+    with about(f"line {line}"):
         wanted = row["json_path"] or ""
         # Released paths count from the folder the program runs in, which lies somewhere above the table.
         tries = [Path(wanted), *(above / wanted for above in table.parents)]
@@ -169,21 +142,3 @@ def _ranges(text: str) -> list[tuple[int, int]]:
         return [(int(start), int(end)) for start, end in ast.literal_eval(text)]
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise StoryError(f'frame_number is {text[:40]!r}: write "[[0, 81], [81, 162]]"') from None
-
-
-def _read_text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise StoryError(f"{path}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
-    except OSError as error:
-        raise StoryError(f"{path}: cannot be read ({error.strerror}): check the name") from None
-
-
-@contextmanager
-def _at(place: str | Path) -> Iterator[None]:
-    """Puts the file or the line before a complaint."""
-    try:
-        yield
-    except StoryError as error:
-        raise StoryError(f"{place}: {error}") from None

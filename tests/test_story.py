@@ -92,11 +92,11 @@ def test_one_frame_count_may_stand_for_all_shots():
         (told(settings=3), "settings is", '{"policy": "dynamic"}'),
         ("[]", "holds a list", "write an object"),
         ("{}", "shot1 is missing", "add it"),
-        ("", "line 1, column 1", "mend the file there"),
-        ('{"global_caption": "a",\n "shot1": oops}', "line 2, column 11", "mend the file there"),
+        ("", "line 1, column 1", "correct the file there"),
+        ('{"global_caption": "a",\n "shot1": oops}', "line 2, column 11", "correct the file there"),
         ('{"shot1": "a", "shot1": "b"}', '"shot1" is there twice', "rename or remove"),
-        ("[" * 100_000, "holds no story", "write an object"),
-        ('{"seed": ' + "9" * 5000 + "}", "holds no story", "write an object"),
+        ("[" * 100_000, "nested too deep", "write an object"),
+        ('{"seed": ' + "9" * 5000 + "}", "nested too deep", "write an object"),
     ],
 )
 def test_bad_stories_are_refused_in_one_line(text, field, mend):

@@ -1,34 +1,15 @@
-"""What the subcommands share: exit codes, complaints, and where a model goes."""
+"""What the subcommands share: exit codes, and where a model goes."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import StoryError
 
 if TYPE_CHECKING:
     from shotstream_lite.fit import Plan
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-
-
-def is_complaint(error: ValueError) -> bool:
-    """StoryError, FilmError, CodecError, CheckpointError, ParityError: one line that says what to mend."""
-    return type(error).__module__.startswith("shotstream_lite.")
-
-
-@contextmanager
-def about(place: str | Path) -> Iterator[None]:
-    """Puts the file or the option before a complaint."""
-    try:
-        yield
-    except ValueError as error:
-        if not is_complaint(error):
-            raise
-        raise StoryError(f"{place}: {error}") from None
 
 
 def place(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from shotstream_lite.commands.common import INTERRUPTED, about, place
+from shotstream_lite.commands.common import INTERRUPTED, place
+from shotstream_lite.errors import StoryError, about
 from shotstream_lite.report import check_report_path, story_report, summary, write_report
-from shotstream_lite.story import Story, StoryError, check_frames
+from shotstream_lite.story import Story, check_frames
 from shotstream_lite.story_files import load_stories
 
 if TYPE_CHECKING:

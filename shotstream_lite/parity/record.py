@@ -11,6 +11,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from shotstream_lite import convert
+from shotstream_lite.errors import ParityError
 from shotstream_lite.flow import SigmaTable, few_step
 from shotstream_lite.transformer import ShotStreamTransformer, adopt
 
@@ -19,10 +20,6 @@ TOLERANCE = 1e-5
 
 
 Distance = Callable[[Tensor, Tensor], float]
-
-
-class ParityError(ValueError):
-    """The folder cannot be checked; the message names the file."""
 
 
 class Row(NamedTuple):

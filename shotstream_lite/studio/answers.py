@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.studio.director import Director
 from shotstream_lite.studio.house import House
 
@@ -35,9 +35,7 @@ def said(director: Director, action: Callable[[], Any]) -> bool:
     """Does it; a complaint becomes a notice on the page. False if there was one."""
     try:
         action()
-    except ValueError as error:
-        if not type(error).__module__.startswith("shotstream_lite."):
-            raise
+    except ShotStreamError as error:
         director.notice(str(error), "error")
         return False
     return True

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from shotstream_lite.codec import latent_frames
+from shotstream_lite.errors import ShotStreamError
 from shotstream_lite.film import FilmWriter
 from shotstream_lite.history import select
 from shotstream_lite.reel import Footage
@@ -86,7 +87,7 @@ def unknown_words(unknown: Sequence[tuple[str, Sequence[str]]], most: int = 6) -
 
 def apology(error: Exception) -> str | None:
     """What the visitor is told when a shot failed; None for an error nobody expected."""
-    if isinstance(error, ValueError) and type(error).__module__.startswith("shotstream_lite."):
+    if isinstance(error, ShotStreamError):
         return str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
         return "The device ran out of memory. Your story is safe: try a shorter shot or a smaller budget."
