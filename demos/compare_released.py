@@ -35,7 +35,7 @@ from released_code import CompareError, SameNoise, build_released, check_place, 
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from shotstream_lite.attention import backend_in_use
+from shotstream_lite.attention import backend_in_use, preferring
 from shotstream_lite.benchmark import GLOBAL_CAPTION, caption, random_pipeline
 from shotstream_lite.codec import compile_norms, latent_frames, to_frames
 from shotstream_lite.convert import CheckpointError
@@ -165,6 +165,7 @@ def tell(
     }
     with (
         bar,
+        preferring(ours.transformer.backend),
         redirect_stdout(io.StringIO()),
         patch.object(module, "torch", SameNoise(ours.settings.chunk, len(ours.settings.steps))),
         patch.object(theirs.vae, "decode_to_pixel", decode_and_take_turns),

@@ -12,8 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
@@ -77,8 +77,7 @@ def build_released(modules: SimpleNamespace, ours: ShotStreamPipeline) -> nn.Mod
             model = modules.vae.WanVAE_(dim=vae.config.base_dim, **{name: vae.config[name] for name in names})
         return filled(model, vae, convert_wan_vae_to_diffusers)
 
-    attention = same_attention(transformer.blocks[0].attn1.processor._attention_backend)
-    modules.wan.flash_attention = modules.causal.attention = attention
+    modules.wan.flash_attention = modules.causal.attention = plain_attention
     arguments = SimpleNamespace(
         timestep_shift=settings.shift,
         denoising_step_list=list(settings.steps),
@@ -134,15 +133,11 @@ def released_names(
     return {name: state[place] for name, place in places.items()}
 
 
-def same_attention(backend: str | None) -> Callable[..., Tensor]:
-    """What the released code calls attention, by the kernel of ours: [B, tokens, heads, head_dim] in and out."""
-
-    def attention(q: Tensor, k: Tensor, v: Tensor, k_lens: None = None) -> Tensor:
-        if k_lens is not None:
-            raise CompareError("this version of the released code masks keys, as ours does not: check out another")
-        return dispatch_attention_fn(q, k, v, backend=backend)
-
-    return attention
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, k_lens: None = None) -> Tensor:
+    """What the released code calls attention, by torch's kernel: [B, tokens, heads, head_dim] in and out."""
+    if k_lens is not None:
+        raise CompareError("this version of the released code masks keys, as ours does not: check out another")
+    return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
 
 
 class SharedText(nn.Module):

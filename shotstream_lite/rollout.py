@@ -61,6 +61,7 @@ def begin_shot(
         *transformer.token_grid(height, width),
         transformer.config.attention_head_dim,
         phase,
+        context.device,
     )
     keys = transformer.caption_keys(captions)
     if caption_ids is None:
@@ -88,7 +89,7 @@ def empty_cache(
         keys=[room() for _ in transformer.blocks],
         values=[room() for _ in transformer.blocks],
         captions=captions,
-        table=table.to(context.device),
+        table=table,
         latent_shape=(batch, channels, height, width),
         context_frames=frames,
         shot_frames=shot_frames,

@@ -12,7 +12,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from shotstream_lite.attention import attend
+from shotstream_lite.attention import NATIVE, attend, preferring
 from shotstream_lite.cache import CaptionKeys, ShotCache
 from shotstream_lite.rope import SHOT_PHASE, rope_table, rotate
 
@@ -28,6 +28,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
     predicts ``noise - clean``. The stock forward of diffusers stays available as ``model(...)``.
     """
 
+    backend = NATIVE  # the attention kernel tried first, see `attention.use_backend`
     halves: Halves | None = None  # compiled ones, see `compile_halves`
     whole: Callable[..., Tensor] | None = None  # a compiled block for `joint`, see `compile_blocks`
 
@@ -66,11 +67,11 @@ class ShotStreamTransformer(WanTransformer3DModel):
         if caption_ids is None and len(captions) > 1:
             caption_ids = shot_ids
         grid = self.token_grid(height, width)
-        table = rope_table(positions, shot_ids, *grid, self.config.attention_head_dim, phase)
+        table = rope_table(positions, shot_ids, *grid, self.config.attention_head_dim, phase, latents.device)
         if mask is not None:
             mask = torch.kron(mask, torch.ones(2 * [grid[0] * grid[1]], dtype=torch.bool, device=mask.device))
             mask = mask.to(latents.device)[None, None]
-        return self._through(latents, timestep, table.to(latents.device), captions, caption_ids, mask=mask)
+        return self._through(latents, timestep, table, captions, caption_ids, mask=mask)
 
     @torch.no_grad()
     def context(
@@ -138,9 +139,11 @@ class ShotStreamTransformer(WanTransformer3DModel):
         run = partial(run_block, halves=self.halves) if self.halves else run_block
         run = self.whole if self.whole and extend is None else run
         run = partial(self._gradient_checkpointing_func, run) if checkpointing else run
-        for layer, block in enumerate(self.blocks):
-            remember = partial(extend, layer) if extend else None
-            x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, mask)
+        # Checkpointed blocks run once more after this, and must find the same kernel then.
+        with preferring(NATIVE if checkpointing else self.backend):
+            for layer, block in enumerate(self.blocks):
+                remember = partial(extend, layer) if extend else None
+                x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, mask)
         shift, scale = (self.scale_shift_table[0].unsqueeze(1) + temb[:, :, None, None].float()).unbind(2)
         x = self.proj_out(modulated(self.norm_out, x, shift, scale))
         return unpatchify(x, self.config.patch_size, latents.shape[4])
@@ -210,13 +213,14 @@ def compile_halves(model: ShotStreamTransformer, **options) -> None:
     Attention and the caches stay outside: their key ranges grow from chunk to chunk, and each would be compiled anew.
     All blocks share the two graphs, one for each number of tokens.
     """
+    options = {"dynamic": False, "fullgraph": True, **options}  # a shot's sizes are few and known
     model.halves = tuple(torch.compile(half, **options) for half in (before_attention, after_attention))
 
 
 def compile_blocks(model: ShotStreamTransformer, **options) -> None:
     """Compiles the blocks in halves, and in one piece for `joint`, where nothing grows: for training."""
     compile_halves(model, **options)
-    model.whole = torch.compile(run_block, **options)
+    model.whole = torch.compile(run_block, **{"dynamic": False, **options})
 
 
 def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -82,14 +82,13 @@ def test_models_of_two_kinds_are_refused(released):
         released.released_names(same, ours | {"proj_out.bias": same}, convert_wan_transformer_to_diffusers)
 
 
-@pytest.mark.parametrize("backend", [None, "native"])
-def test_the_shim_is_attention_in_the_released_layout(released, backend):
+def test_the_shim_is_attention_in_the_released_layout(released):
     q, k, v = (torch.randn(2, tokens, 3, 8) for tokens in (5, 7, 7))
     shares = torch.einsum("bqhd,bkhd->bhqk", q, k).div(8**0.5).softmax(-1)
-    out = released.same_attention(backend)(q, k, v)
+    out = released.plain_attention(q, k, v)
     torch.testing.assert_close(out, torch.einsum("bhqk,bkhd->bqhd", shares, v))
     with pytest.raises(released.CompareError, match="masks keys"):
-        released.same_attention(backend)(q, k, v, k_lens=torch.tensor([7, 7]))
+        released.plain_attention(q, k, v, k_lens=torch.tensor([7, 7]))
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -101,11 +101,11 @@ def test_a_whole_film_from_the_released_files(models):
 
 def test_every_way_of_loading_gives_a_device_its_ways(models, monkeypatch):
     """The meta device stands for a GPU: a fast backend for every transformer, and the codec in channels-last layout."""
-    monkeypatch.setattr(fit, "fast_backend", lambda device: "_native_math")
+    monkeypatch.setattr(fit, "fast_backend", lambda device: "math")
     for load in (ShotStreamPipeline.from_pretrained, load_pipeline):
         pipeline = load("wan-1.3b", device="meta")
         for weights in ("student", "causal-init"):
-            assert backend_in_use(pipeline.with_weights(weights).transformer) == "_native_math"
+            assert backend_in_use(pipeline.with_weights(weights).transformer) == "math"
         convolutions = [m for m in pipeline.codec.vae.modules() if isinstance(m, nn.Conv3d)]
         assert all(m.weight.is_contiguous(memory_format=torch.channels_last_3d) for m in convolutions)
 

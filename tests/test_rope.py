@@ -1,10 +1,11 @@
 """RoPE with a phase at the cut: ordinary without it, relative, and no shift of positions."""
 
+import pytest
 import torch
 from conftest import close
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
-from shotstream_lite.rope import rope_frequencies, rope_table, rotate
+from shotstream_lite.rope import SHOT_PHASE, rope_frequencies, rope_table, rotate
 
 
 def dots(positions, shot_ids, phase=1 / 6, head_dim=12):
@@ -51,3 +52,28 @@ def test_every_sample_may_have_its_own_shots():
     for sample in range(2):
         assert torch.equal(both[sample : sample + 1], rope_table(torch.arange(2), ids[sample], 2, 3, 12))
     assert rotate(torch.ones(2, 12, 4, 12, dtype=torch.bfloat16), both).dtype == torch.bfloat16
+
+
+def test_bands_turned_first_are_the_whole_table_turned_bit_for_bit():
+    positions, ids = torch.arange(27), torch.tensor([[0] * 6 + [2] * 21, [1] * 6 + [3] * 21])
+    time, rows, columns = rope_frequencies(128)
+    angles = (
+        (positions[:, None] * time + SHOT_PHASE * ids.double()[..., None])[:, :, None, None],
+        torch.arange(4)[:, None, None] * rows,
+        torch.arange(5)[:, None] * columns,
+    )
+    angles = torch.cat([band.expand(2, 27, 4, 5, -1) for band in angles], dim=-1)
+    whole = torch.polar(torch.ones_like(angles), angles).to(torch.complex64).flatten(1, 3)[:, :, None]
+    assert torch.equal(rope_table(positions, ids, 4, 5, 128), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled_rotation_is_one_real_graph_and_the_same_to_the_last_bit(dtype):
+    table = rope_table(torch.arange(3), torch.tensor([0, 1, 1]), 2, 3, 20)
+    x = torch.randn(2, 18, 4, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
+    graphs = []
+    compiled = torch.compile(
+        rotate, backend=lambda graph, inputs: graphs.append(graph) or graph.forward, fullgraph=True
+    )
+    close(compiled(x, table), rotate(x, table), torch.finfo(dtype).eps)
+    assert "view_as_complex" not in graphs[0].code and len(graphs) == 1
