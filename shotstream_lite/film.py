@@ -5,11 +5,10 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from PIL import Image
 
 from shotstream_lite.errors import FilmError
@@ -38,6 +37,16 @@ def check_film_path(path: str | Path) -> Path:
     return path
 
 
+def pyav() -> ModuleType:
+    """PyAV, imported when a film is written or read: many GPU machines lack it. Raises FilmError without it."""
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError:
+        raise FilmError("films need PyAV: pip install av") from None
+    return av
+
+
 class FilmWriter:
     """Writes a film as its frames come; use as a context manager.
 
@@ -58,7 +67,7 @@ class FilmWriter:
         self.fps, self.scale = fps, scale
         self.frames_written = 0
         self._part = self.path.with_name(self.path.name + ".part")
-        self._container: av.container.OutputContainer | None = None
+        self._container: Any = None
 
     def __enter__(self) -> "FilmWriter":
         return self
@@ -71,7 +80,7 @@ class FilmWriter:
         try:
             for frame in frames:
                 self._write_one(frame)
-        except av.FFmpegError as error:
+        except pyav().FFmpegError as error:
             raise FilmError(f"{self.path}: cannot be written ({error.strerror}): is the disk full?") from None
 
     def close(self) -> None:
@@ -82,7 +91,7 @@ class FilmWriter:
             self._container.mux(self._stream.encode())
             self._container.close()
             os.replace(self._part, self.path)
-        except (av.FFmpegError, OSError) as error:
+        except (pyav().FFmpegError, OSError) as error:
             raise FilmError(f"{self.path}: cannot be finished ({error.strerror}): see {self._part}") from None
         finally:
             self._container = None
@@ -109,8 +118,8 @@ class FilmWriter:
         if frame.shape[:2] != (self._stream.height, self._stream.width):
             size = f"{self._stream.height // self._scale} x {self._stream.width // self._scale}"
             raise FilmError(f"{self.path}: all frames must be {size} like the first: start another film")
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        picture = pyav().VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=pyav().video.reformatter.Colorspace.ITU709)
         picture.pts = self.frames_written
         self._container.mux(self._stream.encode(picture))
         self.frames_written += 1
@@ -119,14 +128,14 @@ class FilmWriter:
         self._scale = self.scale or default_scale(height, width)
         if height * self._scale % 2 or width * self._scale % 2:
             raise FilmError(f"{self.path}: H.264 needs even sides, not {height} x {width}: use an even scale")
-        self._container = av.open(str(self._part), "w", format=FORMATS[self.path.suffix.lower()])
+        self._container = pyav().open(str(self._part), "w", format=FORMATS[self.path.suffix.lower()])
         self._stream = self._container.add_stream("libx264", rate=self.fps, options=_X264)
         self._stream.height, self._stream.width = height * self._scale, width * self._scale
         self._stream.pix_fmt = "yuv420p"
         # Say how YUV becomes RGB: players guess otherwise, and the colours shift.
-        self._stream.codec_context.colorspace = Colorspace.ITU709
-        self._stream.codec_context.color_primaries = ColorPrimaries.BT709
-        self._stream.codec_context.color_trc = ColorTrc.BT709
+        self._stream.codec_context.colorspace = pyav().video.reformatter.Colorspace.ITU709
+        self._stream.codec_context.color_primaries = pyav().video.reformatter.ColorPrimaries.BT709
+        self._stream.codec_context.color_trc = pyav().video.reformatter.ColorTrc.BT709
 
 
 def default_scale(height: int, width: int) -> int:
@@ -138,9 +147,9 @@ def default_scale(height: int, width: int) -> int:
 def read_film(path: str | Path) -> np.ndarray:
     """All frames of a film, uint8 [f, H, W, 3], in the size they were written with (scale included)."""
     try:
-        with av.open(str(path)) as container:
+        with pyav().open(str(path)) as container:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
+    except (pyav().FFmpegError, OSError, IndexError, ValueError) as error:
         raise FilmError(f"{path}: not a film that can be read ({error}): check the name") from None
 
 

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
-import av
 import ipywidgets
 import numpy as np
 from IPython.display import HTML, display
 from PIL import Image
 
-from shotstream_lite.film import film_strip
+from shotstream_lite.film import film_strip, pyav
 from shotstream_lite.plots import Sheet
 
 FILM_WIDTH, STILLS_WIDTH = 288, 960  # pixels on the page
@@ -78,12 +77,12 @@ def film_url(frames: np.ndarray, fps: int = 16) -> str:
     """
     file = io.BytesIO()
     scale = 2 if frames.shape[2] <= SMALL else 1
-    with av.open(file, "w", format="mp4") as container:
+    with pyav().open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "24", "preset": "slow"})
         stream.height, stream.width = scale * frames.shape[1], scale * frames.shape[2]
         stream.pix_fmt = "yuv420p"
         for frame in frames.repeat(scale, axis=1).repeat(scale, axis=2):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(pyav().VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return "data:video/mp4;base64," + base64.b64encode(file.getvalue()).decode()
 

@@ -1,9 +1,14 @@
 """Films on disk: the same frames come back, Ctrl-C saves, errors leave everything as it was."""
 
+import ast
+import sys
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 
+from shotstream_lite import film as film_module
 from shotstream_lite.film import (
     FilmError,
     FilmWriter,
@@ -141,3 +146,19 @@ def test_strip_has_a_row_a_shot_and_time_from_left_to_right(tmp_path):
     assert (tmp_path / "strip.png").stat().st_size > 0
     with pytest.raises(FilmError, match="cannot be written"):
         write_strip([rising], tmp_path / "absent" / "strip.png")
+
+
+def test_films_alone_need_pyav(tmp_path, monkeypatch):
+    """GPU machines often lack it: nothing imports it before a film is written or read, and then says what to do."""
+    package = Path(film_module.__file__).parent
+    importing = [
+        file.name
+        for file in package.rglob("*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and ast.unparse(node).split()[1].split(".")[0] == "av"
+    ]
+    assert importing == []
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(FilmError, match="pip install av"), FilmWriter(tmp_path / "film.mp4") as film:
+        film.write(flat(COLOURS[0]))
+    assert list(tmp_path.iterdir()) == []

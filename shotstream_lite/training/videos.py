@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from shotstream_lite.codec import Codec, pixel_frames, to_pixels
 from shotstream_lite.convert import CheckpointError
-from shotstream_lite.film import FilmError
+from shotstream_lite.film import FilmError, pyav
 from shotstream_lite.story import Shot, Story, StoryError, captions
 from shotstream_lite.story_files import load_story
 
@@ -79,7 +78,7 @@ def read_shots(video: Video, frames: int, height: int, width: int) -> Iterator[n
     wanted = [np.linspace(start, end - 1, frames).round().astype(int) for start, end in video.ranges]
     needed, kept = {int(i) for indices in wanted for i in indices}, {}
     try:
-        with av.open(str(video.path)) as container:
+        with pyav().open(str(video.path)) as container:
             for index, frame in enumerate(container.decode(video=0)):
                 if index in needed:
                     kept[index] = np.asarray(ImageOps.fit(frame.to_image(), (width, height), Image.Resampling.BICUBIC))
@@ -87,7 +86,7 @@ def read_shots(video: Video, frames: int, height: int, width: int) -> Iterator[n
                     indices = wanted.pop(0)
                     yield np.stack([kept[int(i)] for i in indices])
                     kept = {i: picture for i, picture in kept.items() if i > indices[-1]}
-    except (av.FFmpegError, OSError, IndexError) as error:
+    except (pyav().FFmpegError, OSError, IndexError) as error:
         raise FilmError(f"{video.path}: not a video that can be read ({error}): mend or remove it") from None
     if wanted:
         raise FilmError(f"{video.path}: ends before frame {wanted[0][-1]}: mend its frame_number")
