@@ -1,0 +1,178 @@
+"""Films of the miniature world for training: a dataset is a range of seeds and not a download.
+
+Shots come in three lengths, and how a shot goes on never depends on its length, so the beginning of a long one is also
+a short one: a batch takes shots of at least its own length and cuts them.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from shotstream_lite.codec import Codec, latent_frames
+from shotstream_lite.convert import CheckpointError
+from shotstream_lite.history import POLICIES, select
+from shotstream_lite.story import Shot, Story
+from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption
+from shotstream_lite.toybox2.renderer import render
+from shotstream_lite.toybox2.world import LONGEST, SHOT_FRAMES, ToyStory, draw_story
+
+STORY_SHOTS = 12
+LENGTHS, SHARES = (33, SHOT_FRAMES, LONGEST), (0.35, 0.4, 0.25)  # pixel frames of a shot, and how often
+TRAIN_SEED, HELD_OUT_SEED = 0, 1_000_000  # stories below and above never meet
+
+
+@lru_cache(maxsize=4096)
+def story_of(seed: int, shots: int = STORY_SHOTS) -> ToyStory:
+    """The story that a number stands for."""
+    return draw_story(np.random.default_rng(seed), shots)
+
+
+@lru_cache(maxsize=4096)
+def lengths_of(seed: int, shots: int = STORY_SHOTS) -> tuple[int, ...]:
+    """Pixel frames of each shot of story `seed`."""
+    return tuple(int(n) for n in np.random.default_rng((seed, 1)).choice(LENGTHS, shots, p=SHARES))
+
+
+def key_frames(frames: int, budgets: Iterable[int] = (6,), policies: Iterable[str] = tuple(POLICIES)) -> list[int]:
+    """Every frame that the policies can ask of a shot of `frames` pixel frames, whatever the story's length."""
+    asked = (select([frames] * shots, b, policy) for b in budgets for policy in policies for shots in range(1, b + 2))
+    return sorted({frame for picked in asked for _, frame in picked})
+
+
+@dataclass(frozen=True)
+class ToyFilms:
+    """Encoded stories, shot by shot: `clips` [channels, latents, h, w] each, and `stills` [keys, channels, h, w], its
+    `key_frames` encoded alone as context frames are. `seeds` say which story each is."""
+
+    seeds: list[int]
+    clips: list[list[Tensor]]
+    stills: list[list[Tensor]]
+    budgets: tuple[int, ...] = (6,)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def channels(self) -> int:
+        """Latent channels."""
+        return len(self.clips[0][0])
+
+    def lengths(self, story: int) -> tuple[int, ...]:
+        """Pixel frames of each shot of a story."""
+        return lengths_of(self.seeds[story], len(self.clips[story]))
+
+    def clip(self, story: int, shot: int) -> Tensor:
+        """The latents [channels, frames, h, w] of a shot."""
+        return self.clips[story][shot].float()
+
+    def still(self, story: int, shot: int, frame: int) -> Tensor:
+        """The latent [channels, h, w] of one frame encoded alone. Raises CheckpointError for another frame."""
+        keys = _keys(self.lengths(story)[shot], self.budgets)
+        if frame not in keys:
+            how = "encode the films with this --budget first"
+            raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {how}")
+        return self.stills[story][shot][keys.index(frame)].float()
+
+    def captions(self, story: int, words: np.random.Generator) -> list[str]:
+        """A caption for every shot as the model reads it, in freshly drawn words."""
+        told = story_of(self.seeds[story], len(self.clips[story]))
+        whole = global_caption(told, words)
+        return [f"{whole}shot{i}:{shot_caption(told, take, words)}" for i, take in enumerate(told.takes)]
+
+    def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
+        """A caption that describes the shot alone."""
+        told = story_of(self.seeds[story], len(self.clips[story]))
+        return scene_caption(told, told.takes[shot], words)
+
+    def example(self, shots: int) -> Story:
+        """A written story that is not among any films, to look at what a model makes of it."""
+        story, words = story_of(HELD_OUT_SEED - 1, shots), np.random.default_rng(0)
+        return Story(global_caption(story, words), tuple(Shot(shot_caption(story, t, words)) for t in story.takes), 0)
+
+
+def encode_stories(
+    codec: Codec,
+    seeds: Iterable[int],
+    folder: Path,
+    per_file: int = 20,
+    budgets: tuple[int, ...] = (6,),
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Renders and encodes stories, `per_file` to a file, and skips the files that are already there.
+
+    Args:
+        folder: where `films-<first seed>.safetensors` are kept; stale files of another codec must not lie there.
+        budgets: of context frames that later stages may use.
+        part: process k of n does every n-th file.
+    """
+    seeds = list(seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    process, processes = part
+    starts = range(process * per_file, len(seeds), processes * per_file)
+    for start in tqdm(starts, desc="encode stories", mininterval=10, disable=process > 0):
+        path = folder / f"films-{seeds[start]:07d}.safetensors"
+        if not path.exists():
+            unfinished = path.with_suffix(f".part{process}")
+            save_file(_encode_some(codec, seeds[start : start + per_file], budgets), unfinished)
+            os.replace(unfinished, path)
+
+
+def load_films(folder: Path) -> ToyFilms:
+    """Everything `encode_stories` has left in a folder.
+
+    Raises CheckpointError when that is nothing, or when the files are not of one kind.
+    """
+    files = [load_file(path) for path in sorted(folder.glob("films-*.safetensors"))]
+    if not files:
+        raise CheckpointError(f"{folder}: holds no encoded stories: run `shotstream train films` first")
+    budgets = {tuple(f["budgets"].tolist()) for f in files}
+    if len(budgets) > 1:
+        raise CheckpointError(f"{folder}: holds films of different --budgets: remove the folder and encode again")
+    films = ToyFilms([], [], [], budgets.pop())
+    for file in files:
+        clips, stills = file["clips"], file["stills"]  # [channels, all latents, h, w], [all keys, channels, h, w]
+        for seed in file["seeds"].tolist():
+            latents = [latent_frames(n) for n in lengths_of(seed)]
+            keys = [len(_keys(n, films.budgets)) for n in lengths_of(seed)]
+            films.seeds.append(seed)
+            films.clips.append(list(clips[:, : sum(latents)].split(latents, 1)))
+            films.stills.append(list(stills[: sum(keys)].split(keys)))
+            clips, stills = clips[:, sum(latents) :], stills[sum(keys) :]
+    return films
+
+
+@torch.inference_mode()
+def _encode_some(codec: Codec, seeds: list[int], budgets: tuple[int, ...]) -> dict[str, Tensor]:
+    clips, stills = [], []
+    for seed in seeds:
+        story, lengths = story_of(seed), lengths_of(seed)
+        shots = [to_pixels(render(story, t, n)) for t, n in zip(story.takes, lengths, strict=True)]
+        latents: dict[int, Tensor] = {}
+        for n in set(lengths):  # several shots of one length in a batch
+            rows = [i for i, length in enumerate(lengths) if length == n]
+            latents |= dict(
+                zip(rows, codec.encode_clip(torch.stack([shots[i] for i in rows])).half().cpu(), strict=True)
+            )
+        clips += [latents[i] for i in range(len(shots))]
+        keys = [shot[:, _keys(shot.shape[1], budgets)].transpose(0, 1) for shot in shots]
+        stills.append(codec.encode_frames(torch.cat(keys)).half().cpu())
+    encoded = {"seeds": torch.tensor(seeds), "clips": torch.cat(clips, 1), "stills": torch.cat(stills)}
+    return encoded | {"budgets": torch.tensor(budgets)}
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """uint8 [..., frames, height, width, 3] to float [..., 3, frames, height, width] in [-1, 1]."""
+    return frames.movedim(-1, -4).float().div_(127.5).sub_(1).contiguous()
+
+
+@lru_cache
+def _keys(frames: int, budgets: tuple[int, ...]) -> list[int]:
+    return key_frames(frames, budgets)

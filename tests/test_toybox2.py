@@ -1,0 +1,143 @@
+"""The second edition of the miniature world: same seed, same film; what captions say is drawn; what changed stays."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from shotstream_lite.toybox2 import renderer
+from shotstream_lite.toybox2.captions import (
+    MAX_WORDS,
+    WORDS,
+    global_caption,
+    scene_caption,
+    shot_caption,
+    vocabulary,
+    words,
+)
+from shotstream_lite.toybox2.dataset import LENGTHS, key_frames, lengths_of, story_of
+from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, truth
+from shotstream_lite.toybox2.renderer import paint, render, shapes_of
+from shotstream_lite.toybox2.world import HATS, LONGEST_ABSENCE, draw_story
+
+
+def takes(stories: int, shots: int = 12):
+    """Shots of some stories, with their stories."""
+    return [(story, take) for seed in range(stories) for story in [story_of(seed, shots)] for take in story.takes]
+
+
+def test_the_same_seed_is_the_same_film():
+    one, two = (draw_story(np.random.default_rng(3), 4) for _ in range(2))
+    assert one == two
+    assert torch.equal(render(one, one.takes[0], 9), render(two, two.takes[0], 9))
+    assert draw_story(np.random.default_rng(4), 4) != one
+
+
+def test_a_longer_shot_begins_as_the_shorter_one_and_a_part_is_a_part_of_the_whole():
+    for story, take in takes(1)[:3]:
+        whole = render(story, take, 25)
+        assert torch.equal(render(story, take, 17), whole[:17])
+        assert (render(story, take, 5, start=20).int() - whole[20:25].int()).abs().max() <= 1
+
+
+def test_painting_only_where_a_shape_is_changes_nothing(monkeypatch):
+    some = takes(1)[:3]
+    quick = [render(story, take, 5) for story, take in some]
+    monkeypatch.setattr(renderer, "_window", lambda *_: (slice(None), slice(None)))
+    monkeypatch.setattr(renderer, "_still", lambda *_: False)
+    for (story, take), frames in zip(some, quick, strict=True):
+        assert (render(story, take, 5).int() - frames.int()).abs().max() <= 1
+
+
+def test_frames_of_many_films_are_painted_at_once():
+    tables = [shapes_of(story, take, 3) for story, take in takes(1) if len(take.cast) == 1][:2]
+    most = max(shapes.shape[1] for shapes, *_ in tables)
+    nowhere = np.zeros((3, most, 12), np.float32)
+    nowhere[..., 7] = -9  # a shape of negative size
+    padded = [np.concatenate([shapes, nowhere[:, shapes.shape[1] :]], 1) for shapes, *_ in tables]
+    together = paint(
+        *(torch.from_numpy(np.concatenate(t)) for t in (padded, *zip(*[t[1:] for t in tables], strict=True)))
+    )
+    alone = torch.cat([paint(*map(torch.from_numpy, table)) for table in tables])
+    assert (together.int() - alone.int()).abs().max() <= 1
+
+
+def test_what_the_wind_took_and_the_bell_raised_stays_so():
+    events = 0
+    for seed in range(40):
+        story, looks, places = story_of(seed), {}, {}
+        for take in story.takes:
+            for who in take.cast:
+                key = (who.shape, who.colour)
+                assert looks.get(key, who) == who
+            assert places.get(take.place.setting, take.place) == take.place
+            cast, place = take.after
+            looks |= {(who.shape, who.colour): who for who in cast}
+            places[place.setting] = place
+            events += take.event != "none"
+            assert (take.event == "wind") == (cast != take.cast)
+    assert events > 40
+
+
+def test_absences_reach_from_one_to_twelve_shots():
+    gaps = set()
+    for seed in range(150):
+        last = {}
+        for shot, take in enumerate(story_of(seed, 20).takes):
+            for who in take.cast:
+                key = (who.shape, who.colour)
+                gaps.add(shot - last.get(key, shot) - 1)
+                last[key] = shot
+    assert set(range(LONGEST_ABSENCE + 1)) <= gaps
+
+
+def test_captions_use_known_words_only_and_never_say_what_is_hidden():
+    known, rng = set(vocabulary()), np.random.default_rng(0)
+    hidden = {*" ".join(HATS[:4]).split(), "hat", "stripe", "emblem", "flag", "sun", "left-hand"} - {"top"}
+    for story, take in takes(60):
+        whole, shot = global_caption(story, rng), shot_caption(story, take, rng)
+        spoken = words(f"{whole} shot : {shot}")
+        assert set(spoken) <= known and set(words(scene_caption(story, take, rng))) <= known
+        assert len(spoken) < MAX_WORDS
+        assert not hidden & set(spoken)
+        assert not re.search(r"\{|\}|  ", whole + shot)
+
+
+def test_a_caption_says_where_unless_it_is_the_usual_place():
+    rng = np.random.default_rng(1)
+    for story, take in takes(20):
+        if take.place.setting != story.home:
+            caption = shot_caption(story, take, rng).lower()
+            assert any(place in caption for place in WORDS[take.place.setting]), caption
+
+
+def test_lengths_and_key_frames():
+    lengths = [n for seed in range(50) for n in lengths_of(seed)]
+    assert set(lengths) == set(LENGTHS)
+    for n in LENGTHS:
+        assert n % 4 == 1 and key_frames(n)[0] == 0 and key_frames(n)[-1] == n - 1
+
+
+def test_the_truth_of_each_frame():
+    questions = IN_FRAME | IN_MOTION
+    seen = {name: set() for name in questions}
+    for story, take in takes(40):
+        answers = truth(story, take, np.arange(45))
+        assert set(answers) == set(questions)
+        for name, column in answers.items():
+            assert column.shape == (45,) and column.max() < len(questions[name])
+            seen[name] |= set(column.tolist())
+        if take.event == "wind":
+            assert answers["hat"][0] == HATS.index(take.cast[0].hat) and answers["hat"][20] == HIDDEN
+            assert answers["hat"][-1] in (HATS.index("none"), HIDDEN)
+    for name, options in questions.items():
+        assert set(range(len(options))) <= seen[name], name
+
+
+@pytest.mark.parametrize("frames", [1, 33, 45])
+def test_the_probe_reads_every_frame(frames):
+    torch.manual_seed(0)
+    read = Probe().read(torch.zeros(frames, 128, 224, 3, dtype=torch.uint8))
+    assert read["hat"].shape == (frames, 5)
+    assert read["camera"].shape == (max(1, (frames - 1) // 4 - 7), 4)
