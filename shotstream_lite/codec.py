@@ -3,7 +3,9 @@
 Latents are normalised by the mean and deviation in its configuration, as diffusers' Wan pipelines do.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -31,6 +33,11 @@ def pixel_frames(latents: int) -> int:
     return (latents - 1) * FRAMES_PER_LATENT + 1
 
 
+def spatial_factor(config: Mapping[str, Any]) -> int:
+    """Pixels along a latent's side, of a codec's configuration."""
+    return 2 ** (len(config["dim_mult"]) - 1) * (config.get("patch_size") or 1)
+
+
 def to_pixels(frames: Tensor) -> Tensor:
     """uint8 [f, H, W, 3] -> float [f, 3, H, W] in [-1, 1]."""
     return frames.movedim(-1, 1).float() / 127.5 - 1
@@ -52,7 +59,7 @@ class Codec:
     def __init__(self, vae: AutoencoderKLWan, tiles: int = 1) -> None:
         self.vae, self.tiles = vae, tiles
         self.channels: int = vae.config.z_dim
-        self.spatial_factor: int = 2 ** (len(vae.config.dim_mult) - 1) * (vae.config.patch_size or 1)
+        self.spatial_factor = spatial_factor(vae.config)
 
     def latent_size(self, height: int, width: int, patch: int = 2) -> tuple[int, int]:
         """Height and width of the latents of pixels [.., height, width].

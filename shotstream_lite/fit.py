@@ -1,7 +1,6 @@
 """How a model is put on a device so that it fits; decided and said before anything is loaded."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 import psutil
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
-from diffusers.utils import is_accelerate_available
-from torch import nn
+from diffusers.hooks import apply_layerwise_casting
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.attention import fast_backend, use_backend
-from shotstream_lite.codec import Codec, channels_last
+from shotstream_lite.codec import Codec, channels_last, spatial_factor
 from shotstream_lite.convert import CheckpointError, outline
 from shotstream_lite.memory import GIB, Need, count, count_decoding, weight_bytes
 from shotstream_lite.presets import (
@@ -33,8 +32,10 @@ from shotstream_lite.released import CONFIGURED, read_config, read_release
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.transformer import ShotStreamTransformer
 
-ROOM = 0.6 * GIB
-"""Bytes of a GPU left to its driver, to kernels' workspaces and to gaps between tensors: an allowance, not a count."""
+ROOM = 0.75 * GIB
+"""Bytes of a GPU left to kernels' workspaces and to gaps between tensors: an allowance, not a count."""
+CARDS = (12, 16, 24, 32, 80)  # GB of the cards in `table`
+FREE = 0.95  # of a card, when only its driver and a screen use it
 FLOAT8 = torch.float8_e4m3fn
 SMALL = 50  # a model whose weights go so often into the free memory is not counted: see `choose`
 SMALLER = (0.8, 2 / 3, 0.5)  # sides of the pictures that are proposed when the whole size does not fit
@@ -44,13 +45,13 @@ SMALLER = (0.8, 2 / 3, 0.5)  # sides of the pictures that are proposed when the 
 class Plan:
     """Where the parts of a model are.
 
-    text: "stays" on the device; "visits" it to encode captions and waits on the CPU; "cpu" encodes there, slowly
+    text_waits: the text encoder waits on the CPU and its layers come to the device one by one
     tiles: the decoder works on tiles by tiles parts of a picture, see `Codec`
     linears_wait: the linear layers of the transformer wait on the CPU and come one by one
     float8: those layers are kept in eight bits and widened when called: a little less exact, never chosen unasked
     """
 
-    text: str = "stays"
+    text_waits: bool = False
     tiles: int = 1
     linears_wait: bool = False
     float8: bool = False
@@ -61,10 +62,10 @@ class Plan:
 
     def home_of_text(self, device: str) -> str:
         """Where the text encoder is loaded to."""
-        return device if self.text == "stays" else "cpu"
+        return "cpu" if self.text_waits else device
 
 
-PLANS = (Plan(), Plan("visits"), Plan("visits", 2), Plan("cpu", 2), Plan("cpu", 2, linears_wait=True))
+PLANS = (Plan(), Plan(text_waits=True), Plan(text_waits=True, tiles=2), Plan(True, 2, linears_wait=True))
 """From the fastest to the smallest."""
 
 
@@ -80,19 +81,17 @@ class Fit:
     def line(self, name: str, device: str) -> str:
         """What goes where, for people."""
         need, plan = self.need, self.plan
-        parts = {"transformer": need.transformer, "codec": need.codec, "caches": need.caches}
-        parts |= {"decoding": need.features + need.decode, "text encoder": need.text}
+        parts = {"transformer": need.transformer, "codec": need.codec, "text encoder": need.text}
+        parts |= {"caches": need.caches, "the rest while it works": need.working - need.caches}
         sizes = ", ".join(f"{part} {size / GIB:.1f}" for part, size in parts.items())
         ways = {
-            "the text encoder comes only to encode": plan.text == "visits",
-            "captions are encoded on the CPU": plan.text == "cpu" and device != "cpu",
+            "the text encoder's layers come one by one": plan.text_waits,
             f"pictures are decoded in {plan.tiles} x {plan.tiles} tiles": plan.tiles > 1,
-            "the transformer's layers come one by one": plan.linears_wait,
-            "and are kept in eight bits": plan.float8,
+            "so do the transformer's": plan.linears_wait,
+            "which are kept in eight bits": plan.float8,
         }
         how = "".join(f"; {way}" for way, taken in ways.items() if taken)
-        free = "" if math.isnan(self.free) else f", {self.free / GIB:.1f} are free"
-        return f"{name} on {device} needs {self.bytes / GIB:.1f} GiB{free} ({sizes}){how}"
+        return f"{name} on {device} needs {self.bytes / GIB:.1f} GiB, {self.free / GIB:.1f} are free ({sizes}){how}"
 
 
 def choose(
@@ -153,10 +152,15 @@ def free_bytes(device: str) -> float:
 
 
 def table(name: str | Path, device: str = "cuda", changes: Mapping[str, Any] | None = None) -> str:
-    """Every plan with the memory it needs, a line each: `python -m shotstream_lite.fit` prints it for wan-1.3b."""
+    """The plan that is taken on cards of some sizes, a line each: `python -m shotstream_lite.fit` prints it."""
     folder = find_folder(name)
-    ways = _ways(read_configs(folder, download=False), load_settings(folder).changed(changes or {}), device)
-    return "\n".join(Fit(plan, need, float("nan"), taken).line(str(name), device) for plan, need, taken in ways)
+    ways = list(_ways(read_configs(folder, download=False), load_settings(folder).changed(changes or {}), device))
+    lines = []
+    for card in CARDS:
+        free = FREE * card * GIB
+        fits = (Fit(plan, need, free, taken).line(str(name), device) for plan, need, taken in ways if taken <= free)
+        lines.append(f"{card} GB: {next(fits, 'too little for this size of pictures')}")
+    return "\n".join(lines)
 
 
 def default_device(settings: StreamSettings) -> str:
@@ -200,8 +204,9 @@ def arrange(
     """
     arrange_transformer(transformer, device, plan)
     codec = Codec(vae if torch.device(device).type == "cpu" else channels_last(vae), plan.tiles)
-    text = CaptionEncoder(encoder, tokenizer, settings.text_tokens, deliver=device, visit=plan.text == "visits")
-    return transformer, codec, text
+    if plan.text_waits:
+        come_one_by_one([*encoder.encoder.block, encoder.encoder.final_layer_norm], device)
+    return transformer, codec, CaptionEncoder(encoder, tokenizer, settings.text_tokens)
 
 
 def load_another(folder: Path, weights: str, device: str, plan: Plan) -> ShotStreamTransformer:
@@ -229,29 +234,38 @@ def keep_in_float8(transformer: ShotStreamTransformer) -> None:
         apply_layerwise_casting(linear, FLOAT8, linear.weight.dtype)
 
 
-def let_linears_wait(transformer: ShotStreamTransformer, device: str, disk: Path | None = None) -> None:
-    """Puts a transformer on `device` but for the linear layers of its blocks, which come from the CPU when called.
+def let_linears_wait(transformer: ShotStreamTransformer, device: str) -> None:
+    """Puts a transformer on `device` but for the linear layers of its blocks: see `come_one_by_one`."""
+    linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
+    waiting = {id(p) for linear in linears for p in linear.parameters()}
+    for tensor in (*transformer.parameters(), *transformer.buffers()):
+        if id(tensor) not in waiting:
+            tensor.data = tensor.data.to(device)
+    come_one_by_one(linears, device)
 
-    disk: a folder where they wait instead. This is diffusers' group offloading, a layer a group, and wants accelerate;
-    raises CheckpointError without it.
+
+def come_one_by_one(modules: Iterable[nn.Module], device: str) -> None:
+    """Modules on the CPU whose weights, and what they are called with, come to `device` while they are called.
+
+    The weights at home are never moved, so whatever happens on the way they are all there afterwards.
     """
-    if not is_accelerate_available():
-        raise CheckpointError("so little memory needs accelerate: pip install accelerate")
-    linears = nn.ModuleList(m for m in transformer.blocks.modules() if isinstance(m, nn.Linear))
-    apply_group_offloading(
-        linears,
-        onload_device=torch.device(device),
-        offload_device=torch.device("cpu"),
-        offload_type="leaf_level",
-        offload_to_disk_path=None if disk is None else str(disk),
-    )
-    waiting = {id(p) for p in linears.parameters()}
-    for module in transformer.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in waiting:
-                module.register_parameter(name, nn.Parameter(parameter.to(device), parameter.requires_grad))
-        for name, buffer in module.named_buffers(recurse=False):
-            module.register_buffer(name, buffer.to(device), persistent=False)
+    for module in modules:
+        pinned = torch.device(device).type == "cuda"  # copied at the bus's full speed, and while kernels run
+        homes = [(p, p.data.pin_memory() if pinned else p.data) for p in module.parameters()]
+
+        @torch.inference_mode(False)  # or the parameters would be inference tensors
+        def come(module: nn.Module, args: tuple, kwargs: dict, homes: list = homes) -> tuple[tuple, dict]:
+            for parameter, home in homes:
+                parameter.data = home.to(device, non_blocking=True, copy=True)
+            return tree_map_only(Tensor, lambda x: x.to(device, non_blocking=True), (args, kwargs))
+
+        def go(module: nn.Module, args: tuple, output: Any, homes: list = homes) -> None:
+            for parameter, home in homes:
+                parameter.data = home
+
+        go(module, (), None)
+        module.register_forward_pre_hook(come, with_kwargs=True)
+        module.register_forward_hook(go, always_call=True)
 
 
 def _fitting(configs: dict, settings: StreamSettings, device: str, free: float, float8: bool) -> Fit | None:
@@ -279,16 +293,15 @@ def _ways(
 
 
 def _takes(plan: Plan, need: Need, device: str) -> float:
-    """The most that is on the device at once: while a caption is encoded, or in a shot."""
-    resident = need.transformer - need.linears * plan.linears_wait + need.codec + need.text * (plan.text == "stays")
-    encoding = need.text * (plan.text == "visits")
-    shot = need.caches + max(need.context, need.features + max(need.chunk, need.decode))
-    return resident + max(encoding, shot) + ROOM * (device != "cpu")
+    """The most that is on the device at once."""
+    transformer = need.transformer - need.linears * plan.linears_wait
+    text = need.layer if plan.text_waits else need.text
+    return transformer + need.codec + text + need.working + ROOM * (device != "cpu")
 
 
 def _smaller(configs: dict, settings: StreamSettings, device: str, free: float, float8: bool) -> str:
     """What to do when nothing fits."""
-    unit = 2 ** (len(configs["vae"]["dim_mult"]) - 1) * configs["transformer"]["patch_size"][-1]
+    unit = spatial_factor(configs["vae"]) * configs["transformer"]["patch_size"][-1]
     for scale in SMALLER:
         sides = {side: max(1, round(getattr(settings, side) * scale / unit)) * unit for side in ("height", "width")}
         fit = _fitting(configs, settings.changed(sides), device, free, float8)

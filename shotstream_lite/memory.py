@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from shotstream_lite.codec import Codec, StreamDecoder, latent_frames, tile_spans
+from shotstream_lite.codec import Codec, StreamDecoder, latent_frames, tile_spans, to_frames
 from shotstream_lite.convert import outline
 from shotstream_lite.presets import StreamSettings, build_text_encoder, cast
 from shotstream_lite.rollout import begin_shot
-from shotstream_lite.transformer import adopt
+from shotstream_lite.text import REMEMBERED
+from shotstream_lite.transformer import ShotStreamTransformer, adopt
 
 GIB = 2**30
 
@@ -29,8 +32,10 @@ class Need:
     """Bytes, by what they are for.
 
     transformer, linears: weights of the transformer, and the part of them in the linear layers of its blocks
-    codec, text: weights
-    caches: both memories and the caption keys of a shot
+    codec, text: weights; layer: of the text encoder's largest layer
+    encoding: what the text encoder takes while it runs, and the embeddings that are remembered
+    still: what encoding one frame takes
+    caches: both memories and the caption keys of a shot; turn: the keys of a caption that takes over on the way
     context, chunk: what the context pass and a chunk take while they run
     features: what the decoder remembers from latent to latent; decode: what it takes while it runs
     """
@@ -39,11 +44,22 @@ class Need:
     linears: int
     codec: int
     text: int
+    layer: int
+    encoding: int
+    still: int
     caches: int
+    turn: int
     context: int
     chunk: int
     features: int
     decode: int
+
+    @property
+    def working(self) -> int:
+        """The most at once beside the weights: a chunk is made or decoded just after its caption was changed, while
+        the next shot's caption is encoded by another thread."""
+        shot = self.caches + max(self.context, self.turn + self.features + max(self.chunk, self.decode))
+        return self.encoding + max(self.still, shot)
 
 
 def count(configs: Mapping[str, Mapping[str, Any]], settings: StreamSettings, dtype: torch.dtype) -> Need:
@@ -51,21 +67,25 @@ def count(configs: Mapping[str, Mapping[str, Any]], settings: StreamSettings, dt
 
     Raises CheckpointError for a configuration that describes no transformer.
     """
-    transformer = cast(adopt(outline(configs["transformer"])), dtype)
-    vae = outline_codec(configs, dtype)
-    with torch.device("meta"):
-        text = build_text_encoder(configs["text_encoder"])
+    transformer, codec, text = outlines(configs, dtype)
     linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
-    caches, context, chunk = _shot(transformer, Codec(vae), settings, dtype)
+    size = (settings.height, settings.width)
+    with torch.inference_mode(), LiveBytes() as bytes_:
+        tokens = torch.zeros(1, settings.text_tokens, device="meta", dtype=torch.long)
+        row = text(tokens).last_hidden_state  # a mask would be looked into, which has no content here
+        encoding = bytes_.take_peak() + REMEMBERED * row.numel() * row.element_size()
+        codec.encode_frames(torch.empty(1, 3, *size, device="meta"))
+        still = bytes_.take_peak()
     features, decode = count_decoding(configs, settings, dtype)
     return Need(
         transformer=weight_bytes(transformer),
         linears=sum(map(weight_bytes, linears)),
-        codec=weight_bytes(vae),
-        text=sum(p.numel() for p in text.parameters()) * dtype.itemsize,
-        caches=caches,
-        context=context,
-        chunk=chunk,
+        codec=weight_bytes(codec.vae),
+        text=weight_bytes(text),
+        layer=max(map(weight_bytes, text.encoder.block)),
+        encoding=encoding,
+        still=still,
+        **_shot(transformer, codec, settings, dtype),
         features=features,
         decode=decode,
     )
@@ -82,13 +102,37 @@ def count_decoding(
     with torch.inference_mode(), LiveBytes() as bytes_:
         decoder = StreamDecoder(codec.vae)
         for part in (1, frames):  # the first latent, then those that look back at it
-            decoder.decode(torch.empty(1, codec.channels, part, tall, wide, device="meta", dtype=dtype))
+            pixels = decoder.decode(torch.empty(1, codec.channels, part, tall, wide, device="meta", dtype=dtype))
+            to_frames(pixels[0].transpose(0, 1))
+        del pixels
         return bytes_.live, bytes_.take_peak()
+
+
+def outlines(
+    configs: Mapping[str, Mapping[str, Any]], dtype: torch.dtype
+) -> tuple[ShotStreamTransformer, Codec, nn.Module]:
+    """Transformer, codec and text encoder of configurations on the meta device, without memory for weights.
+
+    Raises CheckpointError for a configuration that describes no transformer.
+    """
+    transformer = cast(adopt(outline(configs["transformer"])), dtype)
+    with torch.device("meta"):
+        text = cast(build_text_encoder(configs["text_encoder"]), dtype)
+    return transformer.eval(), Codec(outline_codec(configs, dtype)), text.eval()
 
 
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+class FusedAttention(TorchFunctionMode):
+    """On the meta device attention counts as one kernel that keeps no table of scores, as it is on a device."""
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function is F.scaled_dot_product_attention and args[0].is_meta:
+            return torch.empty_like(args[0])
+        return function(*args, **(kwargs or {}))
 
 
 class LiveBytes(TorchDispatchMode):
@@ -98,6 +142,15 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live = self.peak = 0
         self._known: set[int] = set()
+        self._fused = FusedAttention()
+
+    def __enter__(self) -> "LiveBytes":
+        self._fused.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *reason: Any) -> None:
+        super().__exit__(*reason)
+        self._fused.__exit__(*reason)
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = function(*args, **(kwargs or {}))
@@ -124,32 +177,29 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def _shot(transformer: nn.Module, codec: Codec, settings: StreamSettings, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Bytes of a shot's caches, and of its context pass and a chunk while they run."""
+def _shot(
+    transformer: ShotStreamTransformer, codec: Codec, settings: StreamSettings, dtype: torch.dtype
+) -> dict[str, int]:
+    """Bytes of a shot's caches, of a caption's keys, and of the context pass and the last chunk while they run."""
     size = codec.latent_size(settings.height, settings.width, transformer.config.patch_size[-1])
-    length, budget, chunk = latent_frames(settings.shot_frames), settings.budget, settings.chunk
-    rows = (settings.text_tokens, transformer.config.text_dim)
+    length, budget = latent_frames(settings.shot_frames), settings.budget
+    frames = min(settings.chunk, length)
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, device="meta", dtype=dtype)
 
     with torch.inference_mode(), LiveBytes() as bytes_:
-        captions, context = empty(1, budget + 1, *rows), empty(1, codec.channels, budget, *size)
-        cache = begin_shot(
-            transformer,
-            context,
-            [0] * budget,
-            1,
-            captions,
-            length,
-            caption_ids=list(range(budget + 1)),
-            budget=budget,
-            phase=settings.phase,
-        )
+        captions = empty(1, budget + 1, settings.text_tokens, transformer.config.text_dim)
+        context = empty(1, codec.channels, budget, *size)
+        ids = {"caption_ids": list(range(budget + 1)), "budget": budget, "phase": settings.phase}
+        cache = begin_shot(transformer, context, [0] * budget, 1, captions, length, **ids)
         of_context, caches = bytes_.take_peak(), bytes_.live
-        frames = min(chunk, length)
+        turn = transformer.caption_keys(captions[:, :1])
+        of_turn = max(bytes_.take_peak(), bytes_.live - caches)
+        del turn
+        bytes_.take_peak()
         transformer.chunk(cache, empty(1, codec.channels, frames, *size), 500.0, length - frames)
-        return caches, of_context, bytes_.take_peak()
+        return {"caches": caches, "turn": of_turn, "context": of_context, "chunk": bytes_.take_peak()}
 
 
 def outline_codec(configs: Mapping[str, Mapping[str, Any]], dtype: torch.dtype) -> AutoencoderKLWan:

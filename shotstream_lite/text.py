@@ -14,6 +14,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase, UMT5EncoderMode
 
 from shotstream_lite.story import StoryError
 
+REMEMBERED = 32  # captions whose embeddings are kept
 _TOKENIZING = Lock()
 
 
@@ -45,7 +46,7 @@ def encode_captions(
         truncate: cut what does not fit, as the released code does, instead of raising StoryError.
 
     Returns:
-        [n, length, dim], on the text encoder's device and in its dtype.
+        [n, length, dim], on the device where the text encoder works and in its dtype.
     """
     if not truncate:
         for number, caption in enumerate(captions, start=1):
@@ -60,7 +61,7 @@ def encode_captions(
         return_tensors="pt",
     ).to(text_encoder.device)
     hidden = text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return hidden.masked_fill(tokens.attention_mask.unsqueeze(-1) == 0, 0)
+    return hidden.masked_fill(tokens.attention_mask.to(hidden.device).unsqueeze(-1) == 0, 0)
 
 
 def check_length(tokenizer: PreTrainedTokenizerBase, caption: str, length: int, name: str) -> None:
@@ -95,8 +96,6 @@ class CaptionEncoder:
     Args:
         length: rows of an embedding.
         truncate: cut what does not fit instead of raising StoryError.
-        deliver: the device embeddings are wanted on; None: where the encoder is.
-        visit: the encoder waits where it is and goes to `deliver` only while it encodes new captions.
     """
 
     def __init__(
@@ -106,13 +105,10 @@ class CaptionEncoder:
         length: int,
         *,
         truncate: bool = False,
-        remember: int = 32,
-        deliver: torch.device | str | None = None,
-        visit: bool = False,
+        remember: int = REMEMBERED,
     ) -> None:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.length, self.truncate, self.remember = length, truncate, remember
-        self.deliver, self.visit = deliver, visit
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = Lock()
         self._aside = ThreadPoolExecutor(1, "captions")
@@ -126,20 +122,8 @@ class CaptionEncoder:
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Embeddings [n, length, dim] of n captions. Raises StoryError as `encode_captions` does."""
-        with self._lock:
-            return self._all(captions)
-
-    @torch.no_grad()
-    def _all(self, captions: Sequence[str]) -> Tensor:
-        home = self.text_encoder.device
-        away = self.visit and any(caption not in self._known for caption in captions)
-        if away:
-            self._move(self.deliver)
-        try:
+        with self._lock, torch.no_grad():
             return torch.cat([self._one(caption) for caption in captions])
-        finally:
-            if away:
-                self._move(home)
 
     def check(self, captions: Sequence[str], first: int = 1) -> None:
         """Raises StoryError if a story's captions, from shot `first` on, do not fit; ask before the work starts."""
@@ -151,16 +135,11 @@ class CaptionEncoder:
         """The words the tokenizer does not know, each with the nearest it knows."""
         return unknown_words(self.tokenizer, caption)
 
-    @torch.inference_mode(False)  # or its parameters would be inference tensors from now on
-    def _move(self, device: torch.device | str) -> None:
-        self.text_encoder.to(device)
-
     def _one(self, caption: str) -> Tensor:
         if caption not in self._known:
-            embedding = encode_captions(
+            self._known[caption] = encode_captions(
                 self.text_encoder, self.tokenizer, [caption], self.length, truncate=self.truncate
             )
-            self._known[caption] = embedding.to(self.deliver or embedding.device)
             if len(self._known) > self.remember:
                 self._known.popitem(last=False)
         self._known.move_to_end(caption)
