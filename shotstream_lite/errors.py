@@ -30,6 +30,10 @@ class CheckpointError(ShotStreamError):
     """A checkpoint or model folder that cannot be read, or does not fit."""
 
 
+class OutOfMemory(ShotStreamError):
+    """A shot that did not fit beside what else uses the device; the story is as it was before it."""
+
+
 class ParityError(ShotStreamError):
     """A folder of recorded numbers that cannot be checked."""
 

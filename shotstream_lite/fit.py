@@ -1,10 +1,11 @@
 """How a model is put on a device so that it fits; decided and said before anything is loaded."""
 
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from shotstream_lite.attention import fast_backend, use_backend
 from shotstream_lite.codec import Codec, channels_last, spatial_factor
 from shotstream_lite.convert import CheckpointError, outline
+from shotstream_lite.errors import OutOfMemory
 from shotstream_lite.memory import GIB, Need, count, count_decoding, weight_bytes
 from shotstream_lite.presets import (
     StreamSettings,
@@ -35,6 +37,7 @@ from shotstream_lite.transformer import ShotStreamTransformer
 ROOM = 0.75 * GIB
 """Bytes of a GPU left to kernels' workspaces and to gaps between tensors: an allowance, not a count."""
 CARDS = (12, 16, 24, 32, 80)  # GB of the cards in `table`
+T = TypeVar("T")
 FREE = 0.95  # of a card, when only its driver and a screen use it
 FLOAT8 = torch.float8_e4m3fn
 SMALL = 50  # a model whose weights go so often into the free memory is not counted: see `choose`
@@ -161,6 +164,25 @@ def table(name: str | Path, device: str = "cuda", changes: Mapping[str, Any] | N
         fits = (Fit(plan, need, free, taken).line(str(name), device) for plan, need, taken in ways if taken <= free)
         lines.append(f"{card} GB: {next(fits, 'too little for this size of pictures')}")
     return "\n".join(lines)
+
+
+def giving_back(work: Iterator[T]) -> Iterator[T]:
+    """The same pieces of work; if memory runs out, all that it held is given back, and OutOfMemory raised."""
+    full = False
+    try:
+        yield from work
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        full = True
+    if full:  # outside of the handler, which would keep the error and with it the caches
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise OutOfMemory(
+            "the device ran out of memory, the story is as it was before the shot: make a shorter shot or smaller "
+            "pictures, remember less (budget), or close what else uses the device"
+        )
 
 
 def default_device(settings: StreamSettings) -> str:

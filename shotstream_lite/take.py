@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import latent_frames
+from shotstream_lite.fit import giving_back
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage
@@ -98,7 +99,7 @@ class Take(Iterator[np.ndarray]):
     def _run(self, made: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         pieces: list[np.ndarray] = []
         self._resumed = time.perf_counter()
-        for frames in made:
+        for frames in giving_back(made):
             self.seconds += time.perf_counter() - self._resumed
             self.first_frame_seconds = self.first_frame_seconds or self.seconds
             pieces.append(frames)

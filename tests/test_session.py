@@ -4,15 +4,17 @@ import hashlib
 import json
 import shutil
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from shotstream_lite.codec import CodecError
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError, OutOfMemory
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story, StoryError, Turn, captions
@@ -444,3 +446,37 @@ def test_a_turn_too_long_for_the_model_is_refused_before_work_starts(pipeline):
     story = Story(GLOBAL, [Shot(LINES[0], turns=(Turn(9, "red " * 80),))])
     with pytest.raises(StoryError, match="global_caption with shot1 has .* tokens"):
         StorySession.of(pipeline, story)
+
+
+def test_running_out_of_memory_leaves_a_session_that_goes_on(pipeline, monkeypatch):
+    """What the shot held is given back, one line says what to do, and the next try is what it would have been."""
+    caches, chunk, encoder = [], type(pipeline.transformer).chunk, pipeline.text.text_encoder
+
+    def told(run_out: tuple[int, ...]) -> np.ndarray:
+        calls = count()
+
+        def chunk_or_full(self, cache, *args):
+            caches.append(weakref.ref(cache.keys[0]))
+            if next(calls) in run_out:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return chunk(self, cache, *args)
+
+        monkeypatch.setattr(type(pipeline.transformer), "chunk", chunk_or_full)
+        session = StorySession(pipeline, "A story about a red ball.", seed=1)
+        for _ in range(2):
+            for _ in run_out:
+                with pytest.raises(OutOfMemory, match="^the device ran out of memory") as caught:
+                    list(session.next_shot("the red ball jumps", frames=5))
+                assert not any(cache() is not None for cache in caches) and caught.value.__context__ is None
+            run_out = ()
+            list(session.next_shot("the red ball jumps", frames=5))
+        return session.film()
+
+    undisturbed = told(())
+    assert np.array_equal(told((1, 3)), undisturbed)
+    run = type(encoder.encoder.block[1]).forward
+    monkeypatch.setattr(type(encoder.encoder.block[1]), "forward", Mock(side_effect=torch.OutOfMemoryError("full")))
+    with pytest.raises(OutOfMemory):
+        list(StorySession(pipeline, "Another story.").next_shot("the blue box waves", frames=5))
+    monkeypatch.setattr(type(encoder.encoder.block[1]), "forward", run)
+    assert list(StorySession(pipeline, "Another story.").next_shot("the blue box waves", frames=5))

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 
 from shotstream_lite import cli
+from shotstream_lite.fit import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.story import StoryError
 from shotstream_lite.story_files import parse_story
-from shotstream_lite.studio import controls, limits, shooting
+from shotstream_lite.studio import controls, limits, serve, shooting
 from shotstream_lite.studio.answers import ACTIONS, answer
 from shotstream_lite.studio.director import Director
 from shotstream_lite.studio.facts import facts
@@ -364,6 +365,7 @@ def test_an_accident_leaves_a_page_that_works(page, monkeypatch, error, words):
     before = page.prints
 
     def fail(*arguments, **options):
+        yield np.zeros((1, 32, 48, 3), np.uint8)
         raise error
 
     with monkeypatch.context() as patch:
@@ -610,3 +612,14 @@ def test_the_page_is_built_and_stays_on_this_machine(pipeline, monkeypatch):
     assert cli.main(["studio"]) == 0 and asked["server_name"] == "127.0.0.1" and not asked["share"]
     assert cli.main(["studio", "--weights", "teacher"]) == 2
     page.house.shut()
+
+
+def test_every_device_gets_the_model_as_it_fits_there(monkeypatch, pipeline):
+    loaded, plans = [], {"cuda:0": Plan(), "cuda:1": Plan(text_waits=True)}
+    monkeypatch.setattr(serve, "devices", lambda: list(plans))
+    monkeypatch.setattr(serve, "choose", lambda preset, device: Fit(plans[device]))
+    load = lambda *where: loaded.append(where) or pipeline  # noqa: E731
+    monkeypatch.setattr(serve.ShotStreamPipeline, "from_pretrained", load)
+    monkeypatch.setattr(pytest.importorskip("gradio").Blocks, "launch", lambda *args, **options: None)
+    serve.launch("wan-1.3b").house.shut()
+    assert loaded == [("wan-1.3b", "student", device, plan) for device, plan in plans.items()]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import ShotStreamError
@@ -89,6 +88,4 @@ def apology(error: Exception) -> str | None:
     """What the visitor is told when a shot failed; None for an error nobody expected."""
     if isinstance(error, ShotStreamError):
         return str(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
-        return "The device ran out of memory. Your story is safe: try a shorter shot or a smaller budget."
     return None

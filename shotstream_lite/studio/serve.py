@@ -6,11 +6,12 @@ from typing import Any
 import torch
 
 from shotstream_lite.convert import CheckpointError
+from shotstream_lite.fit import choose
 from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline
 
 
 def launch(preset: str | Path = "toybox", weights: str = "student", **options: Any) -> Any:
-    """Loads a model on every device and opens the page; in a notebook it appears below the cell.
+    """Loads a model on every device, as it fits there, and opens the page; in a notebook it appears below the cell.
 
     Args:
         preset: a preset or a model folder.
@@ -27,7 +28,8 @@ def launch(preset: str | Path = "toybox", weights: str = "student", **options: A
         raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
     from shotstream_lite.studio.page import build, looks  # gradio takes a while to load
 
-    page = build([ShotStreamPipeline.from_pretrained(preset, weights, device) for device in devices()])
+    plans = {device: choose(preset, device).plan for device in devices()}
+    page = build([ShotStreamPipeline.from_pretrained(preset, weights, *where) for where in plans.items()])
     page.launch(**{"ssr_mode": False, "max_file_size": "1mb", **looks(), **options})
     return page
 
