@@ -6,9 +6,9 @@
 
 Both have the same weights, captions, noise and settings, and take turns shot by shot; a story of two shots before warms
 both up. The released code is imported from its checkout and runs as it is, but for its best honest form:
-torch.backends.cudnn.benchmark is on, its attention is the kernel that ours uses (flash-attn is not needed, nor used),
-and its frames count as out when a shot is decoded, though it returns none before the story ends. Captions are encoded
-by one text encoder, as often as each asks for it.
+torch.backends.cudnn.benchmark is on as for ours, its attention is the kernel that ours uses (flash-attn is not needed,
+nor used), and its frames count as out when a shot is decoded, though it returns none before the story ends. Captions
+are encoded by one text encoder, as often as each asks for it.
 
 What was run: this code with the released one on a CPU, both tiny and in float32, the sizes fixed in the released
 pipeline (480 x 832, 1560 tokens a frame) made smaller; the first chunk's latents differed in the last bits only. The
@@ -79,7 +79,6 @@ def main(
             check_report_path(json)
         check_place(checkout)
         modules = load_released(checkout)
-        torch.backends.cudnn.benchmark = True
         load = random_pipeline if random_weights else ShotStreamPipeline.from_pretrained
         ours = load("wan-1.3b", device="cuda")
         if compile:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.attention import fast_backend, use_backend
-from shotstream_lite.codec import Codec, channels_last, spatial_factor
+from shotstream_lite.codec import Codec, for_gpu, spatial_factor
 from shotstream_lite.convert import CheckpointError, outline
 from shotstream_lite.errors import OutOfMemory
 from shotstream_lite.memory import GIB, Need, count, count_decoding, weight_bytes
@@ -220,12 +220,12 @@ def arrange(
     device: str,
     plan: Plan,
 ) -> Parts:
-    """Gives a model its device's ways: attention by the fast backend and, on a GPU, the codec in channels-last layout.
+    """Gives a model its device's ways: attention by the fast backend and, on a GPU, the codec as `for_gpu` makes it.
 
     transformer and encoder are where the plan says they are at home.
     """
     arrange_transformer(transformer, device, plan)
-    codec = Codec(vae if torch.device(device).type == "cpu" else channels_last(vae), plan.tiles)
+    codec = Codec(vae if torch.device(device).type == "cpu" else for_gpu(vae), plan.tiles)
     if plan.text_waits:
         come_one_by_one([*encoder.encoder.block, encoder.encoder.final_layer_norm], device)
     return transformer, codec, CaptionEncoder(encoder, tokenizer, settings.text_tokens)

@@ -6,16 +6,18 @@ from itertools import pairwise
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shotstream_lite.codec import (
     OVERLAP,
     Codec,
     CodecError,
     StreamDecoder,
-    channels_last,
     compile_norms,
+    for_gpu,
     latent_frames,
     pixel_frames,
+    spatial_factor,
     tile_spans,
     to_frames,
     to_pixels,
@@ -157,13 +159,53 @@ def test_tiled_streams_equal_tiled_wholes_and_nearly_the_untiled(codec):
     assert 0 < (parts - whole).abs().mean() < 0.2 * whole.std()
 
 
-def test_channels_last_decodes_the_same(codec):
-    latents = torch.randn(1, 4, 3, 4, 6)
-    expected = codec.decode(latents)
-    vae = channels_last(copy.deepcopy(codec.vae))
+def test_a_gpus_ways_give_the_same_pictures_and_latents(codec, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    latents, pixels = torch.randn(1, 4, 3, 4, 6), clip(9)
+    vae = for_gpu(copy.deepcopy(codec.vae))
     convolutions = [m for m in vae.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert torch.backends.cudnn.benchmark
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last_3d) for m in convolutions)
-    torch.testing.assert_close(Codec(vae).decode(latents), expected, atol=1e-5, rtol=1e-4)
+    stream, near = Codec(vae).stream(), {"atol": 1e-5, "rtol": 1e-4}
+    parts = [stream.decode(part) for part in latents.split([1, 2], dim=2)]
+    torch.testing.assert_close(torch.cat(parts, 2), codec.decode(latents), **near)
+    torch.testing.assert_close(Codec(vae).encode_clip(pixels), codec.encode_clip(pixels), **near)
+
+
+def test_a_gpu_writes_what_a_convolution_reads_once(codec):
+    def written(vae: AutoencoderKLWan) -> int:
+        """Bytes made by padding and joining while two latents are decoded."""
+        with Written() as counted, torch.no_grad():
+            stream = Codec(vae).stream()
+            for _ in range(3):
+                stream.decode(torch.zeros(1, 4, 1, 4, 6))
+        return counted.bytes
+
+    class Written(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if function._overloadpacket in (torch.ops.aten.cat, torch.ops.aten.constant_pad_nd):
+                self.bytes += out.nbytes
+            return out
+
+    assert written(for_gpu(copy.deepcopy(codec.vae))) < 0.6 * written(codec.vae)
+
+
+@pytest.mark.parametrize("patch", [None, 2, 4])
+def test_nothing_takes_a_latent_for_eight_pixels(patch):
+    """A codec of 4, 8 or 16 pixels a latent, from its configuration to a film in tiles."""
+    vae = tiny_vae(patch)
+    pixels = 4 * (patch or 1)
+    assert spatial_factor(vae.config) == spatial_factor(dict(vae.config)) == Codec(vae).spatial_factor == pixels
+    codec = Codec(vae, tiles=2)
+    latents = codec.encode_clip(clip(5, height=3 * pixels, width=2 * pixels))
+    assert latents.shape == (1, 4, 2, 3, 2)
+    assert codec.decode(latents).shape == (1, 3, 5, 3 * pixels, 2 * pixels)
+    unit = 2 * pixels
+    with pytest.raises(CodecError, match=f"height is {unit + 1}, which does not divide by {unit}"):
+        codec.latent_size(unit + 1, unit)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

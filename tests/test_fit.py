@@ -137,6 +137,14 @@ def test_too_little_memory_is_advice(counted, monkeypatch):
         choose("wan-1.3b", "cuda", download=False)
 
 
+def test_pictures_that_are_proposed_suit_the_codec(monkeypatch):
+    """Here one of 16 pixels a latent and two latents a token: sides that divide by 32."""
+    configs = {"vae": {"dim_mult": [1, 2, 4], "patch_size": 4}, "transformer": {"patch_size": (1, 2, 2)}}
+    monkeypatch.setattr(fit, "_fitting", lambda *_: Fit(Plan()))
+    advice = fit._smaller(configs, StreamSettings(height=480, width=832), "cuda", 0, False)
+    assert advice.startswith("take --height 384 --width 672,")
+
+
 def test_a_small_model_is_not_counted(monkeypatch):
     monkeypatch.setattr(fit, "count", None)
     assert choose("toybox") == Fit(Plan())
