@@ -152,7 +152,7 @@ def whole_file(path: str | Path, error: Error = StoryError) -> Iterator[Path]:
 
     Raises `error` if the disk refuses.
     """
-    with _writing(path, error):
+    with writing(path, error):
         part = Part(path)
         try:
             yield part.path
@@ -163,7 +163,7 @@ def whole_file(path: str | Path, error: Error = StoryError) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str, error: Error = StoryError) -> None:
     """Writes text, whole or not at all; a device or a pipe is written to as it is. Raises `error`."""
-    with _writing(path, error):
+    with writing(path, error):
         if Path(path).exists() and not Path(path).is_file():
             Path(path).write_text(text, encoding="utf-8")
             return
@@ -180,7 +180,7 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
     Raises `error` if it cannot be written, or is there already.
     """
     named, folder = folder, Path(os.path.realpath(folder))
-    with _writing(named, error):
+    with writing(named, error):
         if folder.exists() and not replace and any(folder.iterdir()):
             raise error(f"{named}: is there already: name a new folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -189,8 +189,7 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
         old = part.with_suffix(".old")
         try:
             yield part
-            for file in part.rglob("*.safetensors"):  # written for the owner alone
-                file.chmod(stat.S_IMODE(part.stat().st_mode) & 0o666)
+            share(part)
             if folder.exists():
                 os.replace(folder, old)
             os.replace(part, folder)
@@ -201,8 +200,14 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
             shutil.rmtree(old, ignore_errors=True)
 
 
+def share(folder: Path) -> None:
+    """Lets others read the weights in a folder as they may read the folder; safetensors writes for the owner alone."""
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(stat.S_IMODE(folder.stat().st_mode) & 0o666)
+
+
 @contextmanager
-def _writing(path: str | Path, error: Error) -> Iterator[None]:
+def writing(path: str | Path, error: Error) -> Iterator[None]:
     """Says in one line that the disk refused."""
     try:
         yield

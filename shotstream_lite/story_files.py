@@ -9,8 +9,9 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,24 @@ def load_stories(path: str | Path) -> list[Story]:
     """Reads a JSON file (one story) or a released CSV file (a story a line). Raises StoryError."""
     if Path(path).suffix.lower() != ".csv":
         return [load_story(path)]
+    return list(read_table(path, _story_of_row))
+
+
+def read_table(path: str | Path, read_row: Callable[[Mapping[str, Any], Path], Any]) -> Iterator[Any]:
+    """What `read_row` makes of each row of a released CSV and of the table's path. Raises StoryError with the line."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     with about(path):
-        if "json_path" not in (reader.fieldnames or ()):
-            raise StoryError("column json_path is missing: name the columns in the first line")
-        stories = [_story_of_row(row, Path(path), reader.line_num) for row in reader]
-        if not stories:
+        try:
+            if "json_path" not in (reader.fieldnames or ()):
+                raise StoryError("column json_path is missing: name the columns in the first line")
+            row = None
+            for row in reader:
+                with about(f"line {reader.line_num}"):
+                    yield read_row(row, Path(path))
+        except csv.Error as error:
+            raise StoryError(f"line {reader.line_num}: is no line of a table ({error}): correct it") from None
+        if row is None:
             raise StoryError("no stories: add a line with a json_path")
-    return stories
 
 
 def save_story(story: Story, path: str | Path) -> None:
@@ -116,29 +127,44 @@ def _per_shot(data: Mapping[str, Any], name: str, count: int) -> Sequence[Any]:
     return values
 
 
-def _story_of_row(row: Mapping[str, Any], table: Path, line: int) -> Story:
-    """One line of a released CSV: json_path, frame_number ([start, end) of each shot), perhaps video_path."""
-    with about(f"line {line}"):
-        wanted = row["json_path"] or ""
-        # Released paths count from the folder the program runs in, which lies somewhere above the table.
-        tries = [Path(wanted), *(above / wanted for above in table.parents)]
-        found = next((path for path in tries if path.is_file()), None)
-        if found is None:
-            raise StoryError(f"json_path {wanted!r} is not there: give it from this table's folder")
-        story = load_story(found)
-        if not row.get("frame_number"):
-            return story
-        ends = _ranges(row["frame_number"])
-        if len(ends) > len(story.shots):
-            raise StoryError(f"frame_number has {len(ends)} shots, {found} has {len(story.shots)}: add or cut")
-        shots = story.shots[: len(ends)]
-        if not row.get("video_path"):  # with a film, the ranges say where its cuts are, not what is wanted
-            shots = [replace(shot, frames=end - start) for shot, (start, end) in zip(shots, ends, strict=True)]
-        return replace(story, shots=shots)
+def _story_of_row(row: Mapping[str, Any], table: Path) -> Story:
+    """Of a row with json_path, frame_number ([start, end) of each shot), perhaps video_path."""
+    story = load_story(beside(table, row["json_path"], "json_path"))
+    if not row.get("frame_number"):
+        return story
+    ends = ranges(row["frame_number"], story)
+    shots = story.shots[: len(ends)]
+    if not row.get("video_path"):  # with a film, the ranges say where its cuts are, not what is wanted
+        shots = [replace(shot, frames=end - start) for shot, (start, end) in zip(shots, ends, strict=True)]
+    return replace(story, shots=shots)
 
 
-def _ranges(text: str) -> list[tuple[int, int]]:
+def beside(table: Path, name: str | None, column: str) -> Path:
+    """A file that a table names, from the table's folder or from any folder above it, wherever the program runs.
+
+    Released paths count from the folder of the code, which lies somewhere above the table. Raises StoryError.
+    """
+    tries = (above / (name or "") for above in table.resolve().parents)
     try:
-        return [(int(start), int(end)) for start, end in ast.literal_eval(text)]
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise StoryError(f'frame_number is {text[:40]!r}: write "[[0, 81], [81, 162]]"') from None
+        found = next((path for path in tries if path.is_file()), None)
+    except (OSError, ValueError):  # no name that a file can have
+        found = None
+    if found is None:
+        raise StoryError(f"{column} {str(name)[:200]!r} is not there: give it from this table's folder")
+    return found
+
+
+def ranges(text: str | None, story: Story) -> list[tuple[int, int]]:
+    """[start, end) of every shot as a table writes them, no more than the story has shots. Raises StoryError."""
+    try:
+        pairs = [(index(start), index(end)) for start, end in ast.literal_eval(text)]
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError):
+        pairs = []
+    if not pairs:
+        raise StoryError(f'frame_number is {str(text)[:40]!r}: write "[[0, 81], [81, 162]]"')
+    for start, end in pairs:
+        if not 0 <= start < end:
+            raise StoryError(f"frame_number has [{start}, {end}]: write the first frame and the one after the last")
+    if len(pairs) > len(story.shots):
+        raise StoryError(f"frame_number has {len(pairs)} shots, the story {len(story.shots)}: add or cut")
+    return pairs

@@ -16,6 +16,14 @@ from shotstream_lite.transformer import ShotStreamTransformer
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory) -> None:
+    """Tests do not see the folder they are started in; what a user has made there is nobody's business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        yield
+
+
 @pytest.fixture
 def golden() -> Path:
     """Numbers recorded from the released implementation."""

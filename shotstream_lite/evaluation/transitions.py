@@ -1,6 +1,6 @@
 """Transition control: are the cuts where the plan has them? (paper sec. 5.1, Shot Cut Accuracy of HoloCine A.1)"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -31,10 +31,10 @@ the neighbours does. Shrinking keeps cuts and averages noise and small movement 
 of four frames looks like cuts, at 3 cuts into pans go missing."""
 
 
-def find_cuts(film: np.ndarray, fps: int = 16, eye: Eye = TOYBOX) -> list[int]:
+def find_cuts(film: Iterable[np.ndarray], fps: int = 16, eye: Eye = TOYBOX) -> list[int]:
     """First frames of all shots but the first.
 
-    Shape: uint8 [frames, H, W, 3]. Raises StoryError when PySceneDetect is not installed.
+    Shape: uint8 [H, W, 3] a frame. Raises StoryError when PySceneDetect is not installed.
     """
     try:
         import cv2
@@ -43,10 +43,10 @@ def find_cuts(film: np.ndarray, fps: int = 16, eye: Eye = TOYBOX) -> list[int]:
         mend = "pip install 'shotstream_lite[train]'"
         raise StoryError(f"cuts are found by PySceneDetect, which is not installed: {mend}") from None
     detector = AdaptiveDetector(adaptive_threshold=eye.ratio, min_content_val=eye.change, min_scene_len=eye.shortest)
-    width = min(eye.width, film.shape[2])
-    size = width, max(1, round(film.shape[1] * width / film.shape[2]))
     found = []
     for number, frame in enumerate(film):
+        height, width = frame.shape[:2]
+        size = min(eye.width, width), max(1, round(height * min(eye.width, width) / width))
         small = cv2.resize(np.ascontiguousarray(frame[..., ::-1]), size, interpolation=cv2.INTER_AREA)
         found += detector.process_frame(FrameTimecode(number, float(fps)), small)
     return sorted(cut.frame_num for cut in found)

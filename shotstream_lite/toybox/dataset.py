@@ -1,6 +1,6 @@
 """Films of the miniature world for training: a dataset is a range of seeds and not a download."""
 
-import os
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from shotstream_lite.codec import Codec, pixel_frames
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.convert import CheckpointError, read_checkpoint
 from shotstream_lite.history import POLICIES, select
+from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox.captions import global_caption, scene_caption, shot_caption
 from shotstream_lite.toybox.renderer import render
@@ -97,6 +97,11 @@ class LatentFilms:
     def captions(self, story: int, words: np.random.Generator) -> list[str]:
         """A caption a shot, in freshly drawn words."""
         return captions_of(story_of(int(self.seeds[story]), self.shots(story)), words)
+
+    def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
+        """What describes a shot without its story."""
+        toy = story_of(int(self.seeds[story]), self.shots(story))
+        return scene_caption(toy, toy.takes[shot], words)
 
     def example(self, shots: int) -> Story:
         """A written story that is not among any films, to look at what a model makes of it."""
@@ -217,9 +222,8 @@ def still_batch(films: LatentFilms, size: int, generator: Source) -> tuple[torch
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source)
         stills.append(_a_still(films, row, shot, source))
-        story = story_of(int(films.seeds[row]), films.shots(row))
         alone = float(torch.rand(1, generator=source)) < 0.5
-        captions.append([scene_caption(story, story.takes[shot], words) if alone else captions_of(story, words)[shot]])
+        captions.append([films.scene(row, shot, words) if alone else films.captions(row, words)[shot]])
     return torch.stack(stills), captions
 
 
@@ -256,23 +260,24 @@ def encode_stories(
     keys: tuple[int, ...] = KEY_FRAMES,
     part: tuple[int, int] = (0, 1),
 ) -> None:
-    """Renders and encodes stories, `per_file` to a file, and skips the files that are already there.
+    """Renders and encodes stories, `per_file` to a file; what is there already of the same codec and keys is kept.
 
     Args:
-        folder: where `films-<first seed>.safetensors` are kept; stale files of another codec must not lie there.
+        folder: where `films-<first seed>.safetensors` are kept.
         keys: the frames of a shot to encode alone, see `key_frames`.
         part: process k of n does every n-th file.
     """
     seeds = list(seeds)
     folder.mkdir(parents=True, exist_ok=True)
     process, processes = part
+    size = (STORY_SHOTS, SHOT_FRAMES, HEIGHT, WIDTH)
+    made = {"codec": encoder_fingerprint(codec.vae), "size": size, "keys": keys}
     starts = range(process * per_file, len(seeds), processes * per_file)
     for start in tqdm(starts, desc="encode stories", mininterval=10, disable=process > 0):
-        path = folder / f"films-{seeds[start]:07d}.safetensors"
-        if not path.exists():
-            unfinished = path.with_suffix(".part")
-            save_file(_encode_some(codec, seeds[start : start + per_file], keys), unfinished)
-            os.replace(unfinished, path)
+        path, some = folder / f"films-{seeds[start]:07d}.safetensors", seeds[start : start + per_file]
+        key = key_of(seeds=some, **made)
+        if not is_kept(path, key):
+            keep(path, _encode_some(codec, some, keys), key, made=made)
 
 
 def load_films(folder: Path) -> LatentFilms:
@@ -280,12 +285,20 @@ def load_films(folder: Path) -> LatentFilms:
 
     Raises CheckpointError when that is nothing, or when the files are not of one kind.
     """
-    files = [load_file(path) for path in sorted(folder.glob("films-*.safetensors"))]
+    paths = sorted(folder.glob("films-*.safetensors"))
+    files = [read_checkpoint(path) for path in paths]
     if not files:
         raise CheckpointError(f"{folder}: holds no encoded stories: run `shotstream train films` first")
+    for path, file in zip(paths, files, strict=True):
+        if (
+            not {"seeds", "clips", "stills"} <= set(file)
+            or len({len(file[n]) for n in ("seeds", "clips", "stills")}) > 1
+        ):
+            raise CheckpointError(f"{path}: holds no encoded films: remove it and run `shotstream train films` again")
     keys = {tuple(f["key_frames"].tolist()) if "key_frames" in f else KEY_FRAMES for f in files}
-    if len(keys) > 1:
-        raise CheckpointError(f"{folder}: holds films of different --budgets: remove the folder and encode again")
+    if len(keys) > 1 or len({json.dumps(notes(path).get("made")) for path in paths}) > 1:
+        how = "remove the folder and run `shotstream train films` again"
+        raise CheckpointError(f"{folder}: holds films of different codecs or --budgets: {how}")
     return LatentFilms(*(torch.cat([f[name] for f in files]) for name in ("seeds", "clips", "stills")), keys.pop())
 
 

@@ -18,7 +18,7 @@ from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.stage import NextShotConfig, StageConfig
 from shotstream_lite.training.teacher import teacher_loss
-from shotstream_lite.training.weights import begin, save_model, save_whole, text_of
+from shotstream_lite.training.weights import begin, save_model, save_text, text_of
 from shotstream_lite.transformer import ShotStreamTransformer
 
 
@@ -88,9 +88,7 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
 
     def save() -> None:
         save_model(transformer, config.out / "base", run.main)
-        save_model(text_encoder, config.out / "text_encoder", run.main)
-        if run.main:
-            save_whole(tokenizer, config.out / "tokenizer")
+        save_text(text_encoder, tokenizer, config.out, run.main)
 
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)  # frozen only while it is looked at
     alone = NextShotConfig(config.out, budget=0, shift=config.shift, text_tokens=config.text_tokens)

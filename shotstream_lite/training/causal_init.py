@@ -139,12 +139,14 @@ def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
     follow either way, and fifty guided teacher steps a shot are saved.
     """
     run = Run("causal-init", config)
-    transformer = run.trained(LearntCut.of(config, begin(config, "causal-init", "teacher")), shard=config.shard)
+    transformer = begin(config, "causal-init", "teacher")
+    teacher = transformer if config.start is None else None
+    pairs = load_pairs(config, teacher) if config.trajectories == "teacher" else None
+    transformer = run.trained(LearntCut.of(config, transformer), shard=config.shard)
     text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
     optimizer = run.optimizer(transformer)
     table = SigmaTable(config.shift)
     sigmas = few_step((*config.student_steps, 0), config.shift)
-    pairs = load_pairs(config) if config.trajectories == "teacher" else None
 
     def noised(batch: NextShotBatch, draws: Draws) -> Tensor:
         noise = draws.normal(*batch.target.shape[1:])
@@ -176,7 +178,7 @@ def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
 
     run.steps(
         train_step,
-        lambda: save_model(transformer, config.out / "causal-init", run.main),
+        lambda: save_model(transformer, config.out / "causal-init", run.main, config),
         Strips(run, ShotStreamPipeline, transformer, text, config, films),
         transformer=transformer,
         optimizer=optimizer,

@@ -25,6 +25,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 from torch import Tensor
 
+from shotstream_lite.errors import StoryError
 from shotstream_lite.presets import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
 from shotstream_lite.training.draws import Draws, seeded
@@ -34,6 +35,7 @@ from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.weights import save_whole
 
 LATENT_CHANNELS = 16
+COMPACT_SHOTS = 96  # that say which channels matter
 # frames in a clip -> clips in a batch, on each process
 BATCHES = {1: 16, 5: 5, 9: 3, 13: 2}
 
@@ -49,6 +51,14 @@ class CodecConfig(StageConfig):
     kl: float = 2e-4
     channels: int = 12  # latent channels kept in the end
     shots: int = 500  # rendered shots to draw from
+
+    def check(self) -> None:
+        """As in `RunConfig`."""
+        super().check()
+        if self.channels > LATENT_CHANNELS:
+            raise StoryError(f"--channels is {self.channels}: write a number from 1 to {LATENT_CHANNELS}")
+        if self.shots < COMPACT_SHOTS:
+            raise StoryError(f"--shots is {self.shots}: the codec needs {COMPACT_SHOTS} or more at its end")
 
 
 def build_codec(channels: int = LATENT_CHANNELS) -> AutoencoderKLWan:
@@ -169,7 +179,7 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
 
 
 @torch.no_grad()
-def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int = 96) -> AutoencoderKLWan:
+def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int = COMPACT_SHOTS) -> AutoencoderKLWan:
     """The same codec with fewer latent channels: the principal ones, uncorrelated, as loud as `loudness` says.
 
     A codec's channels are correlated and some hardly used. Noise would drown the faint directions, where characters

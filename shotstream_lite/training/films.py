@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from shotstream_lite.story import StoryError
-from shotstream_lite.toybox.dataset import TRAIN_SEED, LatentFilms, encode_stories, key_frames, load_films
+from shotstream_lite.errors import CheckpointError, StoryError
+from shotstream_lite.kept import encoder_fingerprint, notes
+from shotstream_lite.presets import load_codec
+from shotstream_lite.toybox.dataset import (
+    HELD_OUT_SEED,
+    TRAIN_SEED,
+    LatentFilms,
+    encode_stories,
+    key_frames,
+    load_films,
+)
 from shotstream_lite.toybox.world import SHOT_FRAMES
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import RunConfig
+from shotstream_lite.training.stage import NextShot, RunConfig
 from shotstream_lite.training.videos import RecordedFilms, encode_videos, find_videos, load_videos
 from shotstream_lite.training.weights import codec_of, folder_with
 
@@ -24,25 +33,51 @@ class FilmsConfig(RunConfig):
     width: int = 96
     budgets: tuple[int, ...] = (6,)  # context budgets that later stages may use
 
+    def check(self) -> None:
+        """As in `RunConfig`."""
+        super().check()
+        if self.frames % 4 != 1:
+            raise StoryError(f"--frames is {self.frames}: write one more than a multiple of 4, such as 33 or 81")
+        for option, value in (("--height", self.height), ("--width", self.width)):
+            if value % 16:
+                raise StoryError(f"{option} is {value}: write a multiple of 16")
+        if self.first + self.stories > HELD_OUT_SEED:
+            what = f"stories from {HELD_OUT_SEED} on are held out for evaluation"
+            raise StoryError(f"--first {self.first} --stories {self.stories}: {what}: choose lower numbers")
+
 
 def encode_films(config: FilmsConfig) -> None:
     """Fills `config.out`/films; several processes share the work."""
     run = Run("films", config)
+    videos = find_videos(config.videos) if config.videos else None
+    folder, part = config.out / "films", (run.process, run.processes)
+    if any(folder.glob("films-*" if videos else "video-*")):
+        raise CheckpointError(f"{folder}: holds {'drawn' if videos else 'real'} films already: choose another --out")
     codec = codec_of(config)
     run.frozen(codec.vae)
-    folder, part = config.out / "films", (run.process, run.processes)
-    if config.videos is None:
+    if videos is None:
         seeds = range(config.first, config.first + config.stories)
         encode_stories(codec, seeds, folder, keys=key_frames(SHOT_FRAMES, config.budgets), part=part)
-        return
-    if config.frames % 4 != 1:
-        raise StoryError(f"--frames is {config.frames}: write one more than a multiple of 4, such as 33 or 81")
-    keys = key_frames(config.frames, config.budgets)
-    videos, size = find_videos(config.videos), (config.height, config.width)
-    encode_videos(codec, videos, folder, config.frames, size, keys, part)
+    else:
+        keys = key_frames(config.frames, config.budgets)
+        encode_videos(codec, videos, folder, config.frames, (config.height, config.width), keys, part)
 
 
 def films_of(config: RunConfig) -> LatentFilms | RecordedFilms:
-    """What `encode_films` has left for a run. Raises CheckpointError."""
+    """What `encode_films` has left for a run. Raises CheckpointError.
+
+    Films of another codec than the run's, or without the frames that the stage will ask for, are no good either.
+    """
     folder = folder_with(config, "films") / "films"
-    return load_videos(folder) if any(folder.glob("video-*.safetensors")) else load_films(folder)
+    real = sorted(folder.glob("video-*.safetensors"))
+    films = load_videos(folder) if real else load_films(folder)
+    made = notes((real or sorted(folder.glob("films-*.safetensors")))[0]).get("made")
+    codec = next((place for place in config.folders if (place / "vae").is_dir()), None)
+    if made and codec and made["codec"] != encoder_fingerprint(load_codec(codec)):
+        raise CheckpointError(f"{folder}: was encoded by another codec than {codec / 'vae'}: encode the films again")
+    if isinstance(config, NextShot):
+        asked = set(key_frames(films.frames, [config.budget], [config.policy]))
+        if not asked <= set(films.key_frames):
+            how = f"run `shotstream train films --budgets {config.budget}` in another --out"
+            raise CheckpointError(f"--budget {config.budget}: {folder} was encoded for other budgets: {how}")
+    return films

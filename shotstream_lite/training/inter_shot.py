@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.codec import Codec, to_frames, to_pixels
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.toybox.dataset import LatentFilms, Memory, NextShotBatch, as_target_reads, collate, remember
@@ -43,6 +43,15 @@ class InterShotConfig(DistillationConfig):
     lora_dropout: float = 0.0
     begin: Literal["intra-shot", "causal-init"] = "intra-shot"  # who made the student; "stage 2 only" in Table 4
     seed: int = 5
+
+    def check(self) -> None:
+        """As in `RunConfig`."""
+        super().check()
+        if math.gcd(self.shots, self.critic_updates + 1) > 1:
+            raise StoryError(
+                f"--shots {self.shots} and --critic-updates {self.critic_updates}: the generator would learn from some "
+                f"shots only, since {self.shots} and {self.critic_updates + 1} share a divisor: change one of them"
+            )
 
 
 class Telling:
@@ -116,11 +125,6 @@ class Telling:
 
 def train_inter_shot(config: InterShotConfig, films: LatentFilms) -> None:
     """Distils on whole stories with LoRA; leaves the student with its LoRA merged in `config.out`/inter-shot."""
-    if math.gcd(config.shots, config.critic_updates + 1) > 1:
-        raise CheckpointError(
-            f"--shots {config.shots} and --critic-updates {config.critic_updates}: the generator would learn from some "
-            f"shots only, since {config.shots} and {config.critic_updates + 1} share a divisor: change one of them"
-        )
     run = Run("inter-shot", config)
     torch.manual_seed(config.seed)  # of the LoRA's beginnings
     student = LearntCut.of(config, begin(config, "inter-shot", config.begin))
@@ -141,7 +145,7 @@ def train_inter_shot(config: InterShotConfig, films: LatentFilms) -> None:
     def save() -> None:
         whole = merged(student, run.main)
         if run.main:
-            save_whole(whole, config.out / "inter-shot")
+            save_whole(whole, config.out / "inter-shot", config)
 
     strips = Strips(run, ShotStreamPipeline, student, distillation.text, config, films)
     run.steps(train_step, save, strips, telling=telling, **distillation.parts)

@@ -270,7 +270,7 @@ def train_intra_shot(config: IntraShotConfig, films: LatentFilms) -> None:
 
     run.steps(
         train_step,
-        lambda: save_model(student, config.out / "intra-shot", run.main),
+        lambda: save_model(student, config.out / "intra-shot", run.main, config),
         Strips(run, ShotStreamPipeline, student, distillation.text, config, films),
         **distillation.parts,
     )

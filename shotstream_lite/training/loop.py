@@ -6,17 +6,18 @@ models are entered by several doors and not by `forward`, so gradients are avera
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError, reason
+from shotstream_lite.files import whole_file, write_text
 from shotstream_lite.processes import part_at_exit
 from shotstream_lite.training import sharding
 from shotstream_lite.training.draws import Draws
@@ -25,6 +26,7 @@ from shotstream_lite.training.stage import RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer, compile_blocks
 
 LOG_EVERY = 20
+ESTIMATE_AFTER = 20  # steps of a run; the first ones may be slow
 SMOOTHING = 0.98  # of logged metrics
 
 
@@ -73,18 +75,17 @@ class Checkpoint:
         self.path, self.main, self.parts = Path(path), main, parts
 
     def save(self, step: int, means: dict[str, float] | None = None) -> None:
-        """`means` are the smoothed metrics, so that a resumed log goes on as it would have."""
+        """`means` are the smoothed metrics, so that a resumed log goes on as it would have. Raises CheckpointError."""
         state = {name: sharding.gathered(part.state_dict(), self.main) for name, part in self.parts.items()}
         if self.main:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(".part")
-            torch.save(state | {"step": step, "means": means or {}}, part)
-            os.replace(part, self.path)
+            with whole_file(self.path, CheckpointError) as part:
+                torch.save(state | {"step": step, "means": means or {}}, part)
 
     def load(self) -> tuple[int, dict[str, float]]:
         """Restores all parts; returns the step to go on with (0 when there is no checkpoint yet) and the means.
 
-        Raises CheckpointError for a file of another run.
+        Raises CheckpointError for a damaged file and for one of another run.
         """
         if not self.path.exists():
             return 0, {}
@@ -99,11 +100,13 @@ class Checkpoint:
                     sharding.load_module(part, state[name])
                 else:
                     part.load_state_dict(state[name])
-        except (KeyError, IndexError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            mend = "choose another --out, or start anew with --no-resume"
-            raise CheckpointError(f"{self.path}: does not fit this run ({reason}): {mend}") from None
-        return state["step"], state.get("means", {})
+            return int(state["step"]), dict(state.get("means", {}))
+        except _DAMAGED as error:
+            how = "choose another --out, or start anew with --no-resume"
+            raise CheckpointError(f"{self.path}: is no checkpoint of this run ({reason(error)}): {how}") from None
+
+
+_DAMAGED = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OSError, EOFError, UnpicklingError)
 
 
 class Run:
@@ -112,24 +115,33 @@ class Run:
     def __init__(self, stage: str, config: RunConfig) -> None:
         from accelerate import Accelerator
 
+        config.check()
         self.stage, self.config = stage, config
         self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
         part_at_exit()
         self.device = self.accelerator.device
         self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
         self.main = self.accelerator.is_main_process
-        config.out.mkdir(parents=True, exist_ok=True)
+        for batch in (getattr(config, name, 0) for name in ("batch", "image_batch")):
+            self._share(batch)
+        try:
+            config.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"--out {config.out}: cannot be made ({reason(error)}): choose another") from None
+
+    def _share(self, batch: int) -> int:
+        each, rest = divmod(batch, self.processes)
+        if rest:
+            how = f"choose a multiple of {self.processes}"
+            raise CheckpointError(f"a batch of {batch} cannot be shared among {self.processes} processes: {how}")
+        return each
 
     def draws(self, step: int, batch: int | None = None) -> Draws:
         """The randomness of a step for this process's part of the batch (by default of `config.batch` samples).
 
-        Raises CheckpointError if the batch does not part evenly.
+        Raises CheckpointError if the batch cannot be shared evenly.
         """
-        batch = batch or self.config.batch
-        each, rest = divmod(batch, self.processes)
-        if rest or not each:
-            mend = f"choose a multiple of {self.processes}"
-            raise CheckpointError(f"a batch of {batch} does not part among {self.processes} processes: {mend}")
+        each = self._share(batch or self.config.batch)
         return Draws(self.config.seed, step, range(each * self.process, each * (self.process + 1)), self.device)
 
     def trained(
@@ -191,14 +203,17 @@ class Run:
         """Calls `train_step(step)` until `config.steps`.
 
         Args:
-            save: stores what later stages use; before each checkpoint, so that it is never older than that.
+            save: stores what later stages use; after each checkpoint, and when a run goes on, since it may have been
+                stopped between the two. So nothing is overwritten that a run stopped there would begin with.
             sample: draws a strip of samples at a path.
             parts: what a checkpoint holds, see `Checkpoint`.
         """
         config = self.config
         checkpoint = Checkpoint(config.out / f"{self.stage}.pt", self.main, **parts)
         start, means = checkpoint.load() if config.resume else (0, {})
-        log = MetricsLog(self, start)
+        log, began = MetricsLog(self, start), time.monotonic()
+        if start:
+            save()
         with tqdm(total=config.steps, initial=start, desc=self.stage, mininterval=10, disable=not self.main) as bar:
             for step in range(start, config.steps):
                 with self.accelerator.autocast():
@@ -210,11 +225,26 @@ class Run:
                     bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
                     log.write(step + 1, means)
                 if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                    save()
                     checkpoint.save(step + 1, means)
+                    save()
+                if step - start + 1 == ESTIMATE_AFTER < config.steps - start:
+                    self._say_how_long(config.steps - step - 1, (time.monotonic() - began) / ESTIMATE_AFTER)
                 if sample and config.sample_every and (step + 1) % config.sample_every == 0:
                     sample(config.out / "samples" / f"{self.stage}-{step + 1:06d}.png")
         log.close()
+        if self.main:
+            write_text(done_file(config, self.stage), f"{config.steps}\n", CheckpointError)
+
+    def _say_how_long(self, steps: int, seconds: float) -> None:
+        if self.main:
+            minutes = round(steps * seconds / 60)
+            how_long = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
+            tqdm.write(f"shotstream: {self.stage}: {steps} steps to go, about {how_long} at the present pace")
+
+
+def done_file(config: RunConfig, stage: str) -> Path:
+    """Where a stage writes that it is finished."""
+    return config.out / f"{stage}.done"
 
 
 class MetricsLog:
@@ -233,16 +263,18 @@ class MetricsLog:
             self.board = SummaryWriter(str(run.config.out / "tensorboard"), purge_step=start)
         if run.main:
             lines = self.path.read_text(encoding="utf-8").splitlines() if start and self.path.exists() else []
-            part = self.path.with_suffix(".part")
-            part.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= start), encoding="utf-8")
-            os.replace(part, self.path)
+            kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= start)
+            write_text(self.path, kept, CheckpointError)
 
     def write(self, step: int, means: dict[str, float]) -> None:
         """One line; seconds count from the start of this run or from where it was resumed."""
         seconds = round(time.perf_counter() - self.began, 1)
         if self.run.main:
-            with open(self.path, "a", encoding="utf-8") as log:
-                log.write(json.dumps({"step": step, "seconds": seconds} | means) + "\n")
+            try:
+                with open(self.path, "a", encoding="utf-8") as log:
+                    log.write(json.dumps({"step": step, "seconds": seconds} | means) + "\n")
+            except OSError as error:
+                raise CheckpointError(f"{self.path}: cannot be written ({reason(error)}): make room there") from None
         if self.board:
             for name, value in means.items():
                 self.board.add_scalar(f"{self.run.stage}/{name}", value, step)

@@ -5,18 +5,17 @@ file a pair, written whole: a stopped run goes on with those that are missing, a
 """
 
 import json
-import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas
+from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.rollout import joint_states
 from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, collate, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
@@ -24,6 +23,7 @@ from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.stage import NextShot, RunConfig, Student, StudentConfig
 from shotstream_lite.training.weights import earlier, folder_with, text_of
+from shotstream_lite.transformer import ShotStreamTransformer
 
 PARTS = ("target", "context", "shot_ids", "caption_ids")
 
@@ -37,6 +37,11 @@ class OdePairsConfig(Student, NextShot, RunConfig):
     sampling_steps: int = 50  # Euler steps of a path
     guidance: float = 2.0  # uncond + guidance * (cond - uncond); the toybox's colours burn above 3
     seed: int = 4
+
+    def check(self) -> None:
+        """As in `RunConfig`."""
+        super().check()
+        state_indices(self.student_steps, self.sampling_steps)
 
 
 def state_indices(student_steps: tuple[int, ...], sampling_steps: int) -> list[int]:
@@ -55,15 +60,18 @@ def state_indices(student_steps: tuple[int, ...], sampling_steps: int) -> list[i
 
 
 def generate(config: OdePairsConfig, films: LatentFilms) -> None:
-    """Fills `config.out`/ode-pairs."""
+    """Fills `config.out`/ode-pairs; what is there already of the same teacher, texts, films and settings is kept."""
     run = Run("ode-pairs", config)
-    keep = state_indices(config.student_steps, config.sampling_steps)
-    teacher = run.frozen(earlier(config, "teacher"))
+    states = state_indices(config.student_steps, config.sampling_steps)
+    teacher = earlier(config, "teacher")
+    made = {"teacher": fingerprint(teacher.state_dict())}
+    teacher = run.frozen(teacher)
     text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
     folder = config.out / "ode-pairs"
     folder.mkdir(exist_ok=True)
+    key = _key(config, films, made | {"text": fingerprint(text.text_encoder.state_dict())})
     wanted = range(run.process, config.pairs, run.processes)
-    missing = [pair for pair in wanted if not _file(folder, pair).exists()]
+    missing = [pair for pair in wanted if not is_kept(_file(folder, pair), key)]
     with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc="ode-pairs", disable=not run.main) as bar:
         for start in range(0, len(missing), config.batch):
             numbers = missing[start : start + config.batch]
@@ -71,9 +79,9 @@ def generate(config: OdePairsConfig, films: LatentFilms) -> None:
             batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
             with run.accelerator.autocast():
                 path = teacher_path(teacher, batch, text(batch.captions), draws, config)
-                trajectory = torch.stack([state for i, state in enumerate(path) if i in keep], dim=1)
+                trajectory = torch.stack([state for i, state in enumerate(path) if i in states], dim=1)
             for row, number in enumerate(numbers):
-                _write(_file(folder, number), batch, trajectory, row)
+                _write(_file(folder, number), batch, trajectory, row, key, made)
             bar.update(len(numbers))
 
 
@@ -112,11 +120,21 @@ class OdePairs:
         return collate(samples).to(draws.device), torch.stack(trajectories).to(draws.device)
 
 
-def load_pairs(config: StudentConfig) -> OdePairs:
-    """What `generate` has left so far. Raises CheckpointError if that is nothing, or made for other student steps."""
+def load_pairs(config: StudentConfig, teacher: ShotStreamTransformer | None = None) -> OdePairs:
+    """What `generate` has left so far.
+
+    Raises CheckpointError if that is nothing, if a file is damaged, or if some are not of the `teacher`, of one
+    `generate` or of these student steps.
+    """
     files = sorted((folder_with(config, "ode-pairs") / "ode-pairs").glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{config.out}: holds no ODE pairs: run `shotstream train ode-pairs` first")
+    again = "run `shotstream train ode-pairs` again, or remove the folder first"
+    known = [notes(path) for path in files]
+    if len({told.get("key") for told in known}) > 1:
+        raise CheckpointError(f"{files[0].parent}: holds pairs of different teachers or settings: {again}")
+    if teacher and known[0].get("made", {}).get("teacher") != fingerprint(teacher.state_dict()):
+        raise CheckpointError(f"{files[0].parent}: holds pairs of another teacher: {again}")
     with safe_open(files[0], "pt") as pair:
         states = pair.get_slice("trajectory").get_shape()[0]
     if states != len(config.student_steps) + 1:
@@ -128,7 +146,15 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f"pair-{number:06d}.safetensors"
 
 
-def _write(path: Path, batch: NextShotBatch, trajectory: Tensor, row: int) -> None:
+def _key(config: OdePairsConfig, films: LatentFilms, made: dict[str, str]) -> str:
+    """Of everything that pairs depend on but how many there are and how many are made at once."""
+    apart = {f.name for f in fields(RunConfig)} - {"seed"} | {"pairs", "batch"}
+    settings = {name: value for name, value in asdict(config).items() if name not in apart}
+    first = fingerprint({"clip": films.clip(0, 0)})
+    return key_of(films=len(films), first=first, settings=settings, **made)
+
+
+def _write(path: Path, batch: NextShotBatch, trajectory: Tensor, row: int, key: str, made: dict[str, str]) -> None:
     """One pair, in half precision; its target is the end of the path and not the film's shot."""
     tensors = {
         "target": trajectory[row, -1].half(),
@@ -137,7 +163,4 @@ def _write(path: Path, batch: NextShotBatch, trajectory: Tensor, row: int) -> No
         "caption_ids": batch.caption_ids[row],
         "trajectory": trajectory[row].half(),
     }
-    unfinished = path.with_suffix(".part")
-    contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, unfinished, {"captions": json.dumps(batch.captions[row])})
-    os.replace(unfinished, path)
+    keep(path, tensors, key, captions=batch.captions[row], made=made)

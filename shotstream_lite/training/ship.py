@@ -9,8 +9,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
-from shotstream_lite.convert import CheckpointError
-from shotstream_lite.presets import PRESETS, StreamSettings, save_settings
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import whole_folder
+from shotstream_lite.presets import StreamSettings, save_settings
 
 MODEL_INDEX = {
     "_class_name": "WanPipeline",
@@ -22,30 +23,45 @@ MODEL_INDEX = {
 }
 NEEDED = ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "intra-shot", "probe")
 STUDENTS = ("inter-shot", "intra-shot")  # the last there is becomes `transformer`
+OURS = {*NEEDED, "transformer", "scheduler", "stream.json", "model_index.json"}
 
 
 @dataclass
 class ShipConfig:
-    """Put a finished run into the package, in half precision."""
+    """Make a finished run a model folder, in half precision."""
 
     out: Path
-    target: Path = PRESETS["toybox"]
+    target: Path  # the model folder to make, a new one
+    replace: bool = False  # put the run into a model folder that is there already
 
 
 def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
     """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`.
 
-    What comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it.
+    What comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it:
+    whole or not at all. Of a folder that is replaced, what is not of the run stays, such as its README. Prints what was
+    written. Raises CheckpointError.
     """
-    missing = [name for name in NEEDED if not (config.out / name).is_dir()]
+    out, target = config.out, config.target
+    missing = [name for name in NEEDED if not (out / name).is_dir()]
     if missing:
-        raise CheckpointError(f"{config.out}: {', '.join(missing)} not trained yet: run those stages first")
-    student = next(name for name in STUDENTS if (config.out / name).is_dir())
-    for name in NEEDED:
-        copy_component(config.out / name, config.target / ("transformer" if name == student else name))
-    if student == STUDENTS[0]:
-        copy_component(config.out / student, config.target / "transformer")
-    finish(config.target, settings or StreamSettings())
+        raise CheckpointError(f"{out}: {', '.join(missing)} not trained yet: run those stages first")
+    there = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if there and not config.replace:
+        raise CheckpointError(f"--target {target}: is there already: name a new folder, or add --replace")
+    if there and not (target / "stream.json").is_file():
+        raise CheckpointError(f"--target {target}: is no model folder, and not replaced: name another")
+    student = next(name for name in STUDENTS if (out / name).is_dir())
+    copies = {"transformer": student} | {name: name for name in NEEDED if name != student}
+    with whole_folder(target, CheckpointError, replace=config.replace) as part:
+        if there:
+            shutil.copytree(target, part, dirs_exist_ok=True, ignore=lambda _, names: set(names) & OURS)
+        for name, source in copies.items():
+            copy_component(out / source, part / name)
+        finish(part, settings or StreamSettings())
+    for name, source in copies.items():
+        size = sum(path.stat().st_size for path in (target / name).iterdir()) / 1e6
+        print(f"shotstream: {target / name}: {out / source}, {size:.1f} MB")
 
 
 def finish(target: Path, settings: StreamSettings) -> None:
@@ -57,7 +73,7 @@ def finish(target: Path, settings: StreamSettings) -> None:
 
 def copy_component(source: Path, target: Path) -> None:
     """A model or tokenizer, its weights as float16."""
-    target.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         copy = target / path.name
         if path.suffix == ".safetensors":

@@ -1,11 +1,62 @@
 """The settings that stages share; each stage adds its own. One name for one thing, in every stage and preset."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from shotstream_lite.flow import FEW_STEPS
+from shotstream_lite.errors import StoryError
+from shotstream_lite.flow import FEW_STEPS, TIMESTEPS
 from shotstream_lite.rope import SHOT_PHASE
+
+TINY = 5e-324  # the least number above 0
+AT_LEAST_ONE = ("steps", "batch", "save_every", "pairs", "stories", "shots", "channels", "lora_rank", "sampling_steps")
+POSITIVE = ("lr", "clip_lr", "critic_lr", "clip", "critic_clip", "shift", "lora_alpha")
+LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(AT_LEAST_ONE, (1, 10**9)),
+    **dict.fromkeys(POSITIVE, (TINY, math.inf)),
+    **dict.fromkeys(("drop_context", "drop_caption", "lr_floor"), (0, 1)),
+    **dict.fromkeys(("betas", "lora_dropout"), (0, math.nextafter(1, 0))),
+    **dict.fromkeys(("phase", "guidance", "memory_guidance"), (-math.inf, math.inf)),
+    **dict.fromkeys(("height", "width"), (16, 8192)),
+    **dict.fromkeys(("budget", "budgets"), (0, 64)),
+    "chunk": (1, 240),
+    "frames": (1, 961),
+    "seed": (0, 2**63 - 1),
+    "student_steps": (1, TIMESTEPS),
+    "text_tokens": (1, 4096),
+}
+"""What numbers a setting may have, by its name; others from 0 on."""
+
+
+def check_settings(config: Any) -> None:
+    """Raises StoryError, naming the option, for a value that no stage could be trained with."""
+    for f in fields(config):
+        value, option = getattr(config, f.name), f"--{f.name.replace('_', '-')}"
+        low, high = LIMITS.get(f.name, (0, 10**9))
+        several = isinstance(value, tuple | list)
+        kind = (get_args(f.type) or (None,))[0] if several else f.type
+        if kind not in (int, float):
+            if getattr(f.type, "__origin__", None) is Literal and value not in get_args(f.type):
+                raise StoryError(f"{option} is {value!r}: choose one of {', '.join(get_args(f.type))}")
+            continue
+        if several and not value:
+            raise StoryError(f"{option} names nothing: write at least one number behind it")
+        for number in value if several else [value]:
+            allowed = int if kind is int else int | float
+            fits = isinstance(number, allowed) and not isinstance(number, bool) and low <= number <= high
+            if not fits or math.isinf(number):
+                raise StoryError(
+                    f"{option} is {number!r}: write a {'whole ' * (kind is int)}number{_between(low, high)}"
+                )
+
+
+def _between(low: float, high: float) -> str:
+    least = "" if low == -math.inf else " above 0" if low == TINY else f" from {low}"
+    if high >= 10**9:
+        return least
+    return least + (f" to {high}" if high == int(high) else f" to just below {high:.0f}")
 
 
 @dataclass
@@ -25,6 +76,15 @@ class RunConfig:
     def folders(self) -> list[Path]:
         """Where to look for what earlier stages made, in this order."""
         return [self.out, *self.after, *([self.start] if self.start else [])]
+
+    def check(self) -> None:
+        """Raises StoryError for settings that cannot be trained with; every stage asks before it begins."""
+        check_settings(self)
+        for option, folder in [("--after", path) for path in self.after] + [("--start", self.start)]:
+            if folder and not folder.is_dir():
+                raise StoryError(f"{option} {folder}: is no folder: name one that holds earlier stages")
+        if self.out.exists() and not self.out.is_dir():
+            raise StoryError(f"--out {self.out}: is a file: name a folder")
 
 
 @dataclass(kw_only=True)
@@ -82,6 +142,13 @@ class Student:
 
     chunk: int = 3  # latent frames made at once
     student_steps: tuple[int, ...] = FEW_STEPS  # its noise levels before the shift, 1000 is pure noise
+
+    def check(self) -> None:
+        """As in `RunConfig`."""
+        super().check()
+        steps = self.student_steps
+        if steps[0] != TIMESTEPS or any(a <= b for a, b in pairwise(steps)):
+            raise StoryError(f"--student-steps {' '.join(map(str, steps))}: write falling numbers, {TIMESTEPS} first")
 
 
 @dataclass(kw_only=True)

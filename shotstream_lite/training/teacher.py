@@ -15,7 +15,7 @@ from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.stage import NextShotConfig
-from shotstream_lite.training.weights import begin, save_model, text_of
+from shotstream_lite.training.weights import begin, save_model, save_text, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 
 
@@ -109,9 +109,9 @@ def train_teacher(config: TeacherConfig, films: LatentFilms) -> None:
         return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
 
     def save() -> None:
-        save_model(transformer, config.out / "teacher", run.main)
+        save_model(transformer, config.out / "teacher", run.main, config)
         if config.text:
-            save_model(text_encoder, config.out / "text_encoder", run.main)
+            save_text(text_encoder, tokenizer, config.out, run.main)
 
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)
     strips = Strips(run, TeacherPipeline, transformer, text, config, films)

@@ -1,5 +1,6 @@
 """Where a stage finds what earlier stages made, and how it leaves what it has made itself."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,28 +10,42 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from shotstream_lite.codec import Codec
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import read_json, share, writing
 from shotstream_lite.presets import WEIGHTS, load_codec, load_text, load_transformer
 from shotstream_lite.training import sharding
-from shotstream_lite.training.stage import RunConfig
+from shotstream_lite.training.stage import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
 
 
-def folder_with(config: RunConfig, name: str) -> Path:
-    """The first of the run's folders that holds `name`. Raises CheckpointError."""
+def folder_with(config: RunConfig, *names: str) -> Path:
+    """The first of the run's folders that holds all of `names`. Raises CheckpointError."""
     for folder in config.folders:
-        if (folder / name).is_dir():
+        if all((folder / name).is_dir() for name in names):
             return folder
-    missing = {"vae": "codec", "text_encoder": "base", "tokenizer": "base"}.get(name, name)
+    missing = {"vae": "codec", "text_encoder": "base"}.get(names[0], names[0])
     raise CheckpointError(
-        f"{config.out}: {name} is not there: run `shotstream train {missing}` first, or name a folder that holds it "
-        "with --start"
+        f"{config.out}: {' with '.join(names)} is not there: run `shotstream train {missing}` first, or name a folder "
+        "that holds it with --after or --start"
     )
 
 
+SHARED = ("budget", "policy", "captions", "phase", "shift", "text_tokens")
+"""Settings of a teacher that its students must have too."""
+
+
 def earlier(config: RunConfig, stage: str) -> ShotStreamTransformer:
-    """What an earlier stage made."""
-    return _load(folder_with(config, stage), stage)
+    """What an earlier stage made. Raises CheckpointError if it was trained with other settings of `SHARED`."""
+    folder = folder_with(config, stage)
+    trained = folder / stage / "settings.json"
+    if isinstance(config, NextShot) and trained.is_file():
+        for name, value in read_json(trained, error=CheckpointError).items():
+            if name in SHARED and value != (own := getattr(config, name)):
+                how = "give the same, or train that stage again"
+                raise CheckpointError(
+                    f"--{name.replace('_', '-')} is {own}, but {folder / stage} was trained with {value}: {how}"
+                )
+    return _load(folder, stage)
 
 
 def begin(config: RunConfig, stage: str, before: str) -> ShotStreamTransformer:
@@ -48,7 +63,7 @@ def begin(config: RunConfig, stage: str, before: str) -> ShotStreamTransformer:
 
 def text_of(config: RunConfig) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFast]:
     """Text encoder and tokenizer of a run."""
-    return load_text(folder_with(config, "text_encoder"))
+    return load_text(folder_with(config, "text_encoder", "tokenizer"))
 
 
 def codec_of(config: RunConfig) -> Codec:
@@ -56,11 +71,11 @@ def codec_of(config: RunConfig) -> Codec:
     return Codec(load_codec(folder_with(config, "vae")))
 
 
-def save_model(model: nn.Module, folder: Path, main: bool = True) -> None:
-    """`save_pretrained`, each file replaced whole. All processes call it; the main one writes."""
+def save_model(model: nn.Module, folder: Path, main: bool = True, config: RunConfig | None = None) -> None:
+    """`save_pretrained`, as `save_whole` does. All processes call it; the main one writes."""
     state = sharding.gathered(model.state_dict(), main)
     if main:
-        save_whole(plain(model, state), folder)
+        save_whole(plain(model, state), folder, config)
 
 
 def plain(model: nn.Module, state: dict[str, Any]) -> nn.Module:
@@ -77,15 +92,34 @@ def whole_copy(model: nn.Module, state: dict[str, Any]) -> nn.Module:
     return whole
 
 
-def save_whole(model: Any, folder: Path) -> None:
-    """`save_pretrained` of a model or a tokenizer; a kill leaves no half-written file in `folder`."""
+def save_whole(model: Any, folder: Path, config: RunConfig | None = None) -> None:
+    """`save_pretrained` of a model or a tokenizer, with the settings of `SHARED` if the stage has any.
+
+    A kill leaves no half-written folder or file. Raises CheckpointError if the disk refuses.
+    """
     part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in part.iterdir():
-        os.replace(path, folder / path.name)
-    part.rmdir()
+    with writing(folder, CheckpointError):
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            model.save_pretrained(part)
+            if isinstance(config, NextShot):
+                settings = json.dumps({name: getattr(config, name) for name in SHARED}, indent=2)
+                (part / "settings.json").write_text(settings + "\n", encoding="utf-8")
+            share(part)
+            if folder.is_dir():  # no moment without one
+                for path in part.iterdir():
+                    os.replace(path, folder / path.name)
+            else:
+                os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def save_text(text_encoder: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path, main: bool = True) -> None:
+    """Text encoder and tokenizer, which are of use together only. All processes call it; the main one writes."""
+    if main:
+        save_whole(tokenizer, folder / "tokenizer")
+    save_model(text_encoder, folder / "text_encoder", main)
 
 
 def _load(folder: Path, stage: str) -> ShotStreamTransformer:
