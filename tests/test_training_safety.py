@@ -1,20 +1,34 @@
 """What training writes is whole, a stage that is killed goes on, and everyday mistakes end in one line."""
 
+import dataclasses
+import functools
 import os
 import shutil
+import stat
+import sys
 
 import pytest
 import torch
-from training_run import tiny_films, tiny_run
+from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 
+from shotstream_lite.cli import main
+from shotstream_lite.codec import Codec
 from shotstream_lite.convert import read_checkpoint
-from shotstream_lite.presets import load_text
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.kept import keep
+from shotstream_lite.presets import load_codec, load_text
+from shotstream_lite.toybox import dataset
+from shotstream_lite.training import codec as codec_stage
+from shotstream_lite.training import decoder, loop, recipe, ship, weights
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.decoder import DecoderConfig, train_decoder
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
+from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
+from shotstream_lite.training.weights import earlier
 
 QUICK = {"steps": 2, "save_every": 1, "batch": 1, "sample_every": 0, "warmup": 0, "lr": 1e-2}
 PAIRS = {"pairs": 3, "batch": 1, "student_steps": (1000, 500), "sampling_steps": 2}
@@ -99,3 +113,267 @@ def test_a_stage_killed_again_and_again_goes_on(trained, tmp_path, killer, stage
     if stage == "teacher":
         load_text(tmp_path / "killed")
         train_causal_init(CausalInitConfig(tmp_path / "killed", after=(trained,), **QUICK), films)
+
+
+def test_all_runs_what_is_left_of_the_recipe(tmp_path, monkeypatch, capsys):
+    """In its order, a stage once it has been stopped again, and nothing twice."""
+    ran = []
+
+    def quickly(config):
+        name = next(name for name, kind in recipe.STAGES.items() if kind is type(config))
+        if name == "teacher" and not ran.count("teacher"):
+            ran.append(name)
+            raise CheckpointError("stopped")
+        ran.append(name)
+        if isinstance(config, StageConfig):
+            (config.out / f"{name}.done").write_text(f"{config.steps}\n")
+
+    monkeypatch.setattr(recipe, "train", quickly)
+    command = ["train", "all", "--out", str(tmp_path)]
+    assert main(command) == 2
+    assert capsys.readouterr().out.startswith(
+        "shotstream: codec (2600 steps); then films, base (3700 steps), teacher ("
+    )
+    assert main(command) == 0
+    stages = ["codec", "films", "base", "teacher", "causal-init", "intra-shot", "inter-shot", "decoder", "probe"]
+    assert ran == stages[:4] + ["films", *stages[3:]]
+    assert main(command) == 0 and ran[len(stages) + 2 :] == ["films"]  # which knows itself that nothing is missing
+    wan = recipe.plan(recipe.parse(["all", "--preset", "wan-1.3b", "--out", "x", "--start", "wan", "--compile"]))
+    assert list(wan) == ["films", "teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"]
+    assert [str(stage.start) for stage in wan.values()] == ["None", "wan", *["None"] * 4]
+    assert all(stage.compile and stage.precision == "bf16" for stage in wan.values())
+
+
+def test_a_stage_says_how_long_it_will_take(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "ESTIMATE_AFTER", 2)
+    run = loop.Run("a", StageConfig(tmp_path, steps=5))
+    run.steps(lambda step: {}, lambda: None)
+    assert "a: 3 steps to go, about 1 min" in "".join(capsys.readouterr())
+    assert loop.steps_finished(run.config, "a") == 5
+
+
+MISTAKES = {
+    "teacher --seed -1": "--seed is -1: write a whole number from 0",
+    "teacher --lr nan": "--lr is nan: write a number above 0",
+    "teacher --lr inf": "--lr is inf",
+    "teacher --lr 0": "--lr is 0",
+    "teacher --batch -2": "--batch is -2: write a whole number from 1",
+    "teacher --batch 0": "--batch is 0",
+    "teacher --save-every 0": "--save-every is 0",
+    "teacher --steps -5": "--steps is -5",
+    "teacher --betas 2 2": "--betas is 2",
+    "teacher --clip 0": "--clip is 0",
+    "teacher --drop-context 1.5": "--drop-context is 1.5: write a number from 0 to 1",
+    "teacher --budget -1": "--budget is -1: write a whole number from 0 to 64",
+    "teacher --text-tokens 0": "--text-tokens is 0",
+    "teacher --phase nan": "--phase is nan",
+    "teacher --warmup -1": "--warmup is -1",
+    "causal-init --chunk 0": "--chunk is 0",
+    "causal-init --student-steps": "--student-steps names nothing",
+    "intra-shot --student-steps 500 1000": "--student-steps 500 1000: write falling numbers, 1000 first",
+    "intra-shot --critic-lr -1": "--critic-lr is -1",
+    "inter-shot --lora-rank 0": "--lora-rank is 0",
+    "inter-shot --shots 4": "--shots 4 and --critic-updates 5",
+    "ode-pairs --pairs 0": "--pairs is 0",
+    "ode-pairs --sampling-steps 20": "--sampling-steps 20",
+    "codec --channels 0": "--channels is 0",
+    "codec --channels 17": "--channels is 17",
+    "codec --shots 20": "--shots is 20: the codec needs 96",
+    "films --stories -3": "--stories is -3",
+    "films --first -3": "--first is -3",
+    "films --first 999999": "held out",
+    "films --budgets": "--budgets names nothing",
+    "films --height 0": "--height is 0: write a whole number from 16",
+    "films --width 90": "--width is 90: write a multiple of 16",
+    "films --frames 32": "--frames is 32",
+    "films --videos nowhere": "nowhere: is not there",
+    "tables --stories 0": "--stories is 0",
+    "teacher --after nowhere": "--after nowhere: is no folder",
+    "teacher --start nowhere": "--start nowhere: is no folder",
+    "all --start nowhere": "nowhere: is no folder",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_refused_before_any_work(tmp_path, monkeypatch, capsys, mistake):
+    monkeypatch.chdir(tmp_path)
+    stage, *options = mistake.split()
+    assert main(["train", stage, "--out", "run", *options]) == 2
+    said = capsys.readouterr().err
+    assert MISTAKES[mistake] in said and said.count("\n") == 1 and said.startswith("shotstream: ")
+    assert not any(tmp_path.rglob("*.*")) and not any((tmp_path / "run").glob("*"))
+
+
+@pytest.mark.parametrize("stage", [*recipe.STAGES, "all"])
+def test_out_is_a_folder(tmp_path, capsys, stage):
+    (tmp_path / "file").touch()
+    for out in ("file", "file/run"):
+        assert main(["train", stage, "--out", str(tmp_path / out), *["--shots", "96"] * (stage == "codec")]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and str(tmp_path / out) in said
+
+
+def test_films_of_another_kind_are_refused(trained, tmp_path, monkeypatch, capsys):
+    """Another codec, a budget they were not encoded for, a text length that the teacher does not read."""
+    monkeypatch.setattr(dataset, "STORY_SHOTS", 2)
+    monkeypatch.setattr(dataset, "SHOT_FRAMES", 9)
+    monkeypatch.setattr(dataset, "story_of", lambda seed, shots=2, real=dataset.story_of: real(seed, shots))
+    real = dataset.render
+    monkeypatch.setattr(dataset, "render", lambda *scene: real(*scene)[:9, ::2, ::2])
+    folder, codec = tmp_path / "films", Codec(load_codec(trained))
+    encode = functools.partial(dataset.encode_stories, folder=folder, per_file=2, keys=dataset.key_frames(9, (2,)))
+    encode(codec, range(3))
+    first = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    encode(codec, range(4))  # the second file was not full
+    second = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert [name for name in first if first[name] != second[name]] == ["films-0000002.safetensors"]
+    teacher = ["train", "teacher", "--out", str(tmp_path), "--after", str(trained), "--steps", "1", "--batch", "1"]
+    teacher += ["--image-batch", "0", "--sample-every", "0"]
+    assert main(teacher) == 2
+    assert "--budget 6" in (said := capsys.readouterr().err) and "train films --budgets 6" in said
+    teacher += ["--budget", "2"]
+    assert main(teacher) == 0
+    capsys.readouterr()
+    student = ["train", "causal-init", "--out", str(tmp_path), "--after", str(trained), "--budget", "2"]
+    assert main([*student, "--text-tokens", "32"]) == 2
+    assert "--text-tokens is 32, but" in (said := capsys.readouterr().err) and "was trained with 64" in said
+    torch.manual_seed(9)
+    codec_stage.build_codec(CHANNELS).save_pretrained(tmp_path / "vae")
+    assert main(teacher) == 2 and "was encoded by another codec" in capsys.readouterr().err
+    encode(Codec(load_codec(tmp_path)), range(4))
+    assert main(teacher) == 0
+    (folder / "films-0000002.safetensors").write_bytes(b"half a film")
+    capsys.readouterr()
+    assert main(teacher) == 2
+    assert "films-0000002.safetensors: cannot be read" in (said := capsys.readouterr().err) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"half", lambda: {"step": 3}, lambda: [1], lambda: {"step": 3, "transformer": {}, "optimizer": 7}]
+)
+def test_a_checkpoint_of_something_else_is_named(trained, tmp_path, content):
+    if callable(content):
+        torch.save(content(), tmp_path / "teacher.pt")
+    else:
+        (tmp_path / "teacher.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"teacher\.pt: is no checkpoint of this run .*--no-resume"):
+        train_teacher(TeacherConfig(tmp_path, after=(trained,), **QUICK), tiny_films())
+
+
+def test_pairs_of_an_older_teacher_are_made_again(trained, tmp_path):
+    for name in ("teacher", "text_encoder", "tokenizer"):
+        shutil.copytree(trained / name, tmp_path / name)
+    config, films = OdePairsConfig(tmp_path, **PAIRS), tiny_films()
+    generate(config, films)
+    old = stored(tmp_path / "ode-pairs")
+    tiny_transformer(9).save_pretrained(tmp_path / "teacher")
+    student = CausalInitConfig(tmp_path, trajectories="teacher", student_steps=(1000, 500), **QUICK)
+    with pytest.raises(CheckpointError, match="pairs of another teacher"):
+        train_causal_init(student, films)
+    generate(config, films)
+    new = stored(tmp_path / "ode-pairs")
+    assert all(not torch.equal(old[name]["trajectory"], new[name]["trajectory"]) for name in old)
+    generate(dataclasses.replace(config, pairs=1, guidance=1.0), films)
+    with pytest.raises(CheckpointError, match="different teachers or settings"):
+        train_causal_init(student, films)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing_half(trained, tmp_path, capsys):
+    import resource
+
+    model = earlier(TeacherConfig(trained), "teacher")
+    writes = {
+        "teacher": lambda: weights.save_model(model, tmp_path / "teacher"),
+        "a.pt": lambda: loop.Checkpoint(tmp_path / "a.pt", model=model).save(1),
+        "film.safetensors": lambda: keep(tmp_path / "film.safetensors", {"clips": torch.zeros(20_000)}, "key"),
+        "mine": lambda: ship.ship(ship.ShipConfig(complete(trained, tmp_path / "run"), tmp_path / "mine")),
+    }
+    complete(trained, tmp_path / "run")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+    try:
+        for name, write in writes.items():
+            with pytest.raises(CheckpointError, match=rf"{name}: cannot be written \(.*\): ") as error:
+                write()
+            assert "\n" not in str(error.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def complete(trained, folder):
+    """A run with all that ships."""
+    if not folder.exists():
+        folder.mkdir()
+        for name in ship.NEEDED:
+            (folder / name).symlink_to(trained / ("teacher" if name == "probe" else name))
+    return folder
+
+
+def test_shipping_replaces_nothing_unasked(trained, tmp_path, capsys, monkeypatch):
+    run, mine = complete(trained, tmp_path / "run"), tmp_path / "mine"
+    assert main(["train", "ship", "--out", str(run), "--target", str(mine)]) == 0
+    said = capsys.readouterr().out
+    assert f"{mine / 'transformer'}: {run / 'intra-shot'}" in said and len(said.splitlines()) == len(ship.NEEDED)
+    (mine / "README.md").write_text("mine")
+    before = stored(mine)
+    assert main(["train", "ship", "--out", str(run), "--target", str(mine)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    (run / "teacher").unlink()
+    (run / "teacher").symlink_to(trained / "base")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ship, "finish", full)
+        assert main(["train", "ship", "--out", str(run), "--target", str(mine), "--replace"]) == 2
+    assert "mine: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert stored(mine).keys() == before.keys() and (mine / "README.md").read_text() == "mine"
+    assert main(["train", "ship", "--out", str(run), "--target", str(mine), "--replace"]) == 0
+    assert (mine / "README.md").read_text() == "mine"
+    name = "teacher/diffusion_pytorch_model.safetensors"
+    assert any(not torch.equal(value, before[name][key]) for key, value in stored(mine)[name].items())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").touch()
+    assert main(["train", "ship", "--out", str(run), "--target", str(tmp_path / "photos"), "--replace"]) == 2
+    assert "is no model folder" in capsys.readouterr().err and (tmp_path / "photos" / "me.jpg").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "photos", "run"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no modes")
+def test_what_is_written_can_be_read_by_others(trained, tmp_path):
+    keep(tmp_path / "film.safetensors", {"clips": torch.zeros(2)}, "key")
+    train_teacher(TeacherConfig(tmp_path, after=(trained,), **QUICK), tiny_films())
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    (tmp_path / "usual").touch()
+    usual = stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    assert len(written) > 3 and {stat.S_IMODE(path.stat().st_mode) for path in written} == {usual}
+
+
+@pytest.mark.parametrize(
+    "train, kind", [(codec_stage.train_codec, codec_stage.CodecConfig), (train_decoder, DecoderConfig)]
+)
+def test_the_codec_goes_on_too(tmp_path, monkeypatch, killer, train, kind):
+    """Its pictures are tiny here. The decoder is polished in place: what it began with is not to be had again."""
+    pool = torch.randint(0, 255, (96, 13, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for module in (codec_stage, decoder):
+        monkeypatch.setattr(module, "film_pool", lambda shots, seed: pool.numpy())
+    monkeypatch.setattr(codec_stage, "BATCHES", {1: 1, 5: 1})
+    monkeypatch.setattr(codec_stage, "compact", lambda vae, pool, channels: vae)
+    options = {"steps": 2, "save_every": 1, "lr": 1e-2}
+    options |= {"frame_steps": 1} if kind is codec_stage.CodecConfig else {}
+    for name in ("whole", "killed"):
+        torch.manual_seed(0)
+        codec_stage.build_codec(CHANNELS).save_pretrained(tmp_path / name / "vae")
+    train(kind(tmp_path / "whole", **options))
+    for at in (2, 3, 3):
+        killer(at)
+        with pytest.raises(Killed):
+            train(kind(tmp_path / "killed", **options))
+    killer()
+    train(kind(tmp_path / "killed", **options))
+    wanted, found = stored(tmp_path / "whole"), stored(tmp_path / "killed")
+    for name, tensors in wanted.items():
+        assert all(torch.equal(tensors[key], found[name][key]) for key in tensors)

@@ -12,7 +12,7 @@ from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec, to_frames
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings, load_codec, load_transformer
 from shotstream_lite.reel import Reel
@@ -80,7 +80,7 @@ def test_the_history_of_a_story_is_what_the_student_showed(trained, tmp_path):
 
 def test_history_is_chosen_as_in_the_released_trainer(trained, tmp_path, monkeypatch, golden):
     """The recorded stage-2 loop: three shots of 81 frames a clip. Its first shots have target id 1, as ours have."""
-    stories = telling(trained, tmp_path, drop_context=0.0, shots=3)
+    stories = telling(trained, tmp_path, drop_context=0.0, shots=3, critic_updates=4)
     picked = []
 
     def stills(row, frames):
@@ -149,7 +149,7 @@ def test_merged_lora_is_the_same_model(trained):
 
 
 def test_every_shot_of_a_story_teaches_the_generator(trained, tmp_path):
-    with pytest.raises(CheckpointError, match="--shots 4"):
+    with pytest.raises(StoryError, match="--shots 4"):
         train_inter_shot(InterShotConfig(tmp_path, after=(trained,), shots=4), tiny_films())
 
 

@@ -233,7 +233,7 @@ class Run:
                     sample(config.out / "samples" / f"{self.stage}-{step + 1:06d}.png")
         log.close()
         if self.main:
-            write_text(done_file(config, self.stage), f"{config.steps}\n", CheckpointError)
+            write_text(_done_file(config, self.stage), f"{config.steps}\n", CheckpointError)
 
     def _say_how_long(self, steps: int, seconds: float) -> None:
         if self.main:
@@ -242,9 +242,23 @@ class Run:
             tqdm.write(f"shotstream: {self.stage}: {steps} steps to go, about {how_long} at the present pace")
 
 
-def done_file(config: RunConfig, stage: str) -> Path:
-    """Where a stage writes that it is finished."""
+def _done_file(config: RunConfig, stage: str) -> Path:
     return config.out / f"{stage}.done"
+
+
+def steps_finished(config: RunConfig, stage: str) -> int:
+    """After how many steps a stage has been finished and all of it stored; 0 if it has not."""
+    try:
+        return int(_done_file(config, stage).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+
+
+def processes():
+    """Who trains together, before there is a `Run`."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 class MetricsLog:

@@ -1,19 +1,22 @@
 """All stages in their order, from nothing to the weights this package ships.
 
-One run folder holds everything: `shotstream train codec --out runs`, then `films`, `base`, `teacher`, `causal-init`,
-`intra-shot`, `inter-shot`, `probe`, and `ship`. A stage stopped at any moment goes on from its last checkpoint when
-called again. `accelerate launch -m shotstream_lite.cli train ...` runs the same on several processes.
+One run folder holds everything: `shotstream train all --out runs`, or stage by stage `codec`, `films`, `base`,
+`teacher`, `causal-init`, `intra-shot`, `inter-shot`, `decoder` and `probe`; then `ship`. What is stopped at any moment
+goes on from its last checkpoint when called again. `accelerate launch -m shotstream_lite.cli train ...` runs the same
+on several processes.
 """
 
 import argparse
 import importlib.util
 import json
 from collections.abc import Callable
-from typing import Annotated, Union
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Union
 
 import tyro
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.training.base import train_base
 from shotstream_lite.training.causal_init import train_causal_init
 from shotstream_lite.training.codec import train_codec
@@ -21,18 +24,19 @@ from shotstream_lite.training.decoder import train_decoder
 from shotstream_lite.training.films import encode_films, films_of
 from shotstream_lite.training.inter_shot import train_inter_shot
 from shotstream_lite.training.intra_shot import train_intra_shot
+from shotstream_lite.training.loop import processes, steps_finished
 from shotstream_lite.training.ode_pairs import generate
 from shotstream_lite.training.presets import PRESETS, STAGES, configs
 from shotstream_lite.training.probe import train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
+from shotstream_lite.training.stage import RunConfig, StageConfig
 from shotstream_lite.training.tables import TablesConfig, make_tables
 from shotstream_lite.training.teacher import train_teacher
 
 ABOUT = (
-    "Train stage by stage; everything lives in the folder --out. --preset toybox (the default) or wan-1.3b, before or "
-    "after the stage, chooses the settings that options then change."
+    "Train all stages, or stage by stage; everything lives in the folder --out. --preset toybox (the default) or "
+    "wan-1.3b, before or after the stage, chooses the settings that options then change."
 )
-
 
 ON_FILMS: dict[type, Callable] = {
     STAGES["base"]: train_base,
@@ -54,17 +58,75 @@ OTHERS: dict[type, Callable] = {
 }
 
 
+@dataclass
+class AllConfig:
+    """The whole recipe in its order: what is finished stays, and what was stopped goes on."""
+
+    out: Path
+    start: Path | None = None  # a model folder that the first stage goes on from; fills other gaps
+    videos: Path | None = None  # real films instead of the miniature world, see `films`
+    precision: Literal["no", "bf16"] = "no"
+    compile: bool = False
+    preset: tyro.conf.Suppress[str] = "toybox"
+
+
 def main(arguments: list[str]) -> int:
     """`shotstream train STAGE --out FOLDER`."""
     _need("accelerate", "peft")
     config = parse(arguments)
     if getattr(config, "tensorboard", False):
         _need("tensorboard")
+    train_all(config) if isinstance(config, AllConfig) else train(config)
+    return 0
+
+
+def train(config) -> None:
+    """Whatever a configuration of this module stands for."""
+    if isinstance(config, RunConfig):
+        config.check()
     if type(config) in ON_FILMS:
         ON_FILMS[type(config)](config, films_of(config))
     else:
         OTHERS[type(config)](config)
-    return 0
+
+
+def train_all(config: AllConfig) -> None:
+    """The stages of a preset that are not finished yet, one after the other; says which."""
+    stages = plan(config)
+    for stage in stages.values():
+        stage.check()
+    processes().wait_for_everyone()  # or they would not agree on what is finished
+    left = [name for name, stage in stages.items() if not _is_finished(name, stage)]
+    for name in left:
+        if processes().is_main_process:
+            later = ", ".join(_with_steps(other, stages[other]) for other in left[left.index(name) + 1 :])
+            print(f"shotstream: {_with_steps(name, stages[name])}{f'; then {later}' if later else ''}", flush=True)
+        train(stages[name])
+        processes().wait_for_everyone()
+
+
+def plan(config: AllConfig) -> dict[str, RunConfig]:
+    """The stages of the recipe in their order, with the preset's settings."""
+    stages = configs(config.preset)
+    if stages["causal-init"].trajectories != "teacher":
+        del stages["ode-pairs"]
+    first = next(name for name in stages if name != "films")
+    for name, stage in stages.items():
+        stage.out, stage.compile = config.out, config.compile
+        stage.precision = "bf16" if "bf16" in (config.precision, stage.precision) else "no"
+        if config.start:
+            stage.start, stage.after = (config.start, ()) if name == first else (None, (config.start,))
+    stages["films"].videos = config.videos
+    return stages
+
+
+def _is_finished(name: str, stage: RunConfig) -> bool:
+    """Films and ODE pairs know themselves which of them are there."""
+    return isinstance(stage, StageConfig) and steps_finished(stage, name) >= stage.steps
+
+
+def _with_steps(name: str, stage: RunConfig) -> str:
+    return f"{name} ({stage.steps} steps)" if isinstance(stage, StageConfig) else name
 
 
 def parse(arguments: list[str]):
@@ -72,7 +134,8 @@ def parse(arguments: list[str]):
     first = argparse.ArgumentParser(prog="shotstream train", add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=sorted(PRESETS), default="toybox")
     chosen, rest = first.parse_known_args(arguments)
-    defaults = configs(chosen.preset) | {"tables": TablesConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING)}
+    defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
+    defaults |= {"tables": TablesConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
     choices = [Annotated[type(config), _subcommand(name, config)] for name, config in defaults.items()]
     return tyro.cli(Union[tuple(choices)], prog="shotstream train", description=ABOUT, args=rest)  # noqa: UP007
 

@@ -9,16 +9,15 @@ budget. What is finished is kept; a stopped command goes on where it was.
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from shotstream_lite.bidirectional import TeacherPipeline
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
@@ -27,9 +26,10 @@ from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_
 from shotstream_lite.training.films import films_of
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
+from shotstream_lite.training.loop import processes
 from shotstream_lite.training.presets import PRESETS
 from shotstream_lite.training.samples import stream_settings
-from shotstream_lite.training.stage import NextShotConfig, RunConfig, StudentConfig
+from shotstream_lite.training.stage import NextShotConfig, RunConfig, StudentConfig, check_settings
 from shotstream_lite.training.table_rows import ROWS, Row
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import codec_of, earlier, text_of
@@ -63,15 +63,16 @@ class TablesConfig:
 
 def make_tables(config: TablesConfig) -> None:
     """Fills `config.out`/tables, a JSON file a row and all of them in tables.json; prints them."""
+    check_settings(config)
     rows = [row for row in ROWS if not config.only or row.table in config.only or row.name in config.only]
     if not rows:
         names = ", ".join(dict.fromkeys([row.table for row in ROWS] + [row.name for row in ROWS]))
         raise CheckpointError(f"--only {' '.join(config.only)}: no such table or row: choose among {names}")
     results = [_row(config, row) for row in rows]
-    if _processes().is_main_process:
+    if processes().is_main_process:
         lines = ",\n".join(json.dumps(result) for result in results)
         text = f'{{"budget": {json.dumps(_budget(config))}, "rows": [\n{lines}\n]}}\n'
-        _write(config.out / "tables.json", text)
+        write_text(config.out / "tables.json", text, CheckpointError)
         print(render(results, _budget(config)))
 
 
@@ -82,7 +83,7 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     told_as = {"settings": dict(row.settings), "stories": config.stories, "shots": row.shots or config.shots}
     told_as |= {"sampling_steps": config.sampling_steps} if row.stages[-1] == "teacher" else {}
     path = config.out / "tables" / f"row-{_digest(chain[-1].out.name, told_as)}.json"
-    _processes().wait_for_everyone()  # or they would not agree on what is there
+    processes().wait_for_everyone()  # or they would not agree on what is there
     if path.exists():
         return about | json.loads(path.read_text(encoding="utf-8"))
     for stage, stage_config in zip(row.stages, chain, strict=True):
@@ -92,25 +93,19 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
         pipeline.sampling_steps = config.sampling_steps
     measured = measure(pipeline, config.stories, told_as["shots"], config.out)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
-    if _processes().is_main_process:
-        _write(path, json.dumps(result, indent=2) + "\n")
+    if processes().is_main_process:
+        write_text(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     return about | result
 
 
 def _train_once(stage: str, config: NextShotConfig) -> None:
     """Trains a stage unless that was done before, perhaps for another row."""
     done = config.out / "done"
-    _processes().wait_for_everyone()
+    processes().wait_for_everyone()
     if not done.exists():
         STAGES[stage][1](config, films_of(config))
-        _processes().wait_for_everyone()
+        processes().wait_for_everyone()
         done.touch()
-
-
-def _processes():
-    from accelerate import PartialState
-
-    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
@@ -138,7 +133,7 @@ def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
 
 def storyteller(row: Row, chain: list[NextShotConfig]) -> ShotStreamPipeline:
     """The pipeline of a trained row."""
-    last, device = chain[-1], _processes().device
+    last, device = chain[-1], processes().device
     settings = stream_settings(last, films_of(last)).changed(dict(row.settings))
     (text_encoder, tokenizer), codec = text_of(last), codec_of(last)
     codec.vae.to(device)
@@ -239,10 +234,3 @@ def _budget(config: TablesConfig) -> str:
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
