@@ -39,17 +39,14 @@ def keep(path: Path, tensors: Mapping[str, Tensor], key: str, **said: Any) -> No
     """Writes tensors whole or not at all, with their key and with what else shall be known about them."""
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path, CheckpointError) as part:
-        save_file(contiguous, part, {"key": key} | {name: json.dumps(value) for name, value in said.items()})
+        save_file(contiguous, part, {"kept": json.dumps({"key": key} | said)})  # one entry: several have no order
 
 
 def notes(path: Path) -> dict[str, Any]:
     """What `keep` was told about a file, and its "key". Raises CheckpointError for a damaged file."""
     try:
         with safe_open(path, "pt") as file:
-            known = file.metadata() or {}
-        return {
-            name: value if name == "key" else json.loads(value) for name, value in known.items() if name != "format"
-        }
+            return json.loads((file.metadata() or {}).get("kept", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}): remove it, it is made again") from None
 

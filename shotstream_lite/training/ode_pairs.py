@@ -4,15 +4,14 @@ A pair is a path from noise to a clean shot, kept at the student's noise levels,
 file a pair, written whole: a stopped run goes on with those that are missing, and several processes share the work.
 """
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from shotstream_lite.convert import read_checkpoint
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
@@ -111,12 +110,10 @@ class OdePairs:
         """A batch, its targets the clean ends, and the trajectories [B, S, C, F, H, W]."""
         samples, trajectories = [], []
         for index in draws.index(len(self.files)).tolist():
-            with safe_open(self.files[index], "pt") as pair:
-                *parts, trajectory = (pair.get_tensor(name) for name in (*PARTS, "trajectory"))
-                captions = json.loads(pair.metadata()["captions"])
-            target, context, *ids = parts
-            samples.append((target.float(), context.float(), *ids, captions))
-            trajectories.append(trajectory.float())
+            pair = read_checkpoint(self.files[index])
+            target, context, *ids = (pair[name] for name in PARTS)
+            samples.append((target.float(), context.float(), *ids, notes(self.files[index])["captions"]))
+            trajectories.append(pair["trajectory"].float())
         return collate(samples).to(draws.device), torch.stack(trajectories).to(draws.device)
 
 
@@ -135,8 +132,7 @@ def load_pairs(config: StudentConfig, teacher: ShotStreamTransformer | None = No
         raise CheckpointError(f"{files[0].parent}: holds pairs of different teachers or settings: {again}")
     if teacher and known[0].get("made", {}).get("teacher") != fingerprint(teacher.state_dict()):
         raise CheckpointError(f"{files[0].parent}: holds pairs of another teacher: {again}")
-    with safe_open(files[0], "pt") as pair:
-        states = pair.get_slice("trajectory").get_shape()[0]
+    states = len(read_checkpoint(files[0])["trajectory"])
     if states != len(config.student_steps) + 1:
         raise CheckpointError(f"{files[0].parent}: made for {states - 1} student steps: make new ones in another --out")
     return OdePairs(files)
