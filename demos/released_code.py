@@ -100,7 +100,7 @@ def build_released(modules: SimpleNamespace, ours: ShotStreamPipeline) -> nn.Mod
 
 
 def released_config(config: Mapping[str, Any], text_tokens: int) -> dict[str, Any]:
-    """Arguments of the released model from diffusers' configuration; the inverse of `convert.transformer_config`."""
+    """Arguments of the released model from diffusers' configuration; the inverse of `configs.from_wan`."""
     return {
         "patch_size": tuple(config["patch_size"]),
         "text_len": text_tokens,

@@ -1,105 +1,131 @@
-"""Checkpoints in the released format to diffusers' names, strictly.
+"""Checkpoints as people have them, to diffusers' names, strictly.
 
-The released ShotStream file is ``{"generator": state dict}`` whose keys are ``model.`` and Wan's original
-names; the renaming is diffusers' own Wan converter. A file of the inter-shot stage is ``{"generator_lora": ...}``,
-low-rank updates in peft's names.
+The released ShotStream file is ``{"generator": state dict}`` whose keys are ``model.`` and Wan's original names; the
+renaming is diffusers' own Wan converter. Other wrappers, what training frameworks put before the names, and diffusers'
+names are read too. A file of the inter-shot stage is ``{"generator_lora": ...}``, low-rank updates in peft's names.
 """
 
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shotstream_lite.errors import CheckpointError
-from shotstream_lite.files import whole_folder
+from shotstream_lite.configs import AGAIN, checked
+from shotstream_lite.errors import CheckpointError, reason
+from shotstream_lite.files import check_file, read_json, whole_folder
 
 INDEX = ".index.json"
 """What is put behind the name of a weights file that lies in shards: there is written which shards."""
+WRAPPERS = ("generator", "generator_ema", "ema", "model", "module", "state_dict", "model_state_dict", "transformer")
+"""Entries of a checkpoint that may hold the weights; the first that is there is taken."""
 
-_PEFT = "base_model.model."
+_LEADING = {"base_model", "model", "module", "diffusion_model", "transformer", "generator"}
+_ANYWHERE = {"_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module", "default"}  # the last is peft's
+_DIFFUSERS = ("condition_embedder.", "proj_out.", "scale_shift_table")  # names Wan's own files do not have
+_KINDS = {
+    b"version https://git-lfs": "a git-lfs pointer and not the weights: run `git lfs pull` in its folder",
+    b"GGUF": "a GGUF file, which is not read: take the .safetensors or the .pt",
+    b"<": "a web page and not the weights: fetch the file again, logged in if the model asks for it",
+}
 
 
-def transformer_config(config: Mapping) -> dict:
-    """Wan's own hyper-parameters, as in its config.json, as arguments of `WanTransformer3DModel`."""
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """The content of a safetensors file or of one written by `torch.save`, whatever its ending, on the CPU.
+
+    Raises CheckpointError that says what else the file is.
+    """
+    path = check_file(path, error=CheckpointError)
     try:
-        return {
-            "patch_size": tuple(config["patch_size"]),
-            "num_attention_heads": config["num_heads"],
-            "attention_head_dim": config["dim"] // config["num_heads"],
-            "in_channels": config["in_dim"],
-            "out_channels": config["out_dim"],
-            "text_dim": config["text_dim"],
-            "freq_dim": config["freq_dim"],
-            "ffn_dim": config["ffn_dim"],
-            "num_layers": config["num_layers"],
-            "cross_attn_norm": config["cross_attn_norm"],
-            "eps": config["eps"],
-        }
-    except KeyError as error:
-        raise CheckpointError(f"the Wan configuration has no {error}") from error
-
-
-def read_checkpoint(path: Path | str) -> dict:
-    """The content of a .safetensors file or of one written by `torch.save`, on the CPU."""
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
+        with open(path, "rb") as file:
+            head = file.read(64)
+        if head[8:9] == b"{":
             return load_file(path)
+        if what := next((words for start, words in _KINDS.items() if head.lstrip().startswith(start)), None):
+            raise CheckpointError(f"{path}: is {what}")
         # Mapped where the format allows it: a released file is larger than many a memory's free half.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file: check the name") from None
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except CheckpointError:
+        raise
     except UnpicklingError:
-        raise CheckpointError(
-            f"{path}: cannot be read (damaged, or it holds more than weights): fetch it again"
-        ) from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: cannot be read ({reason}): fetch the file again") from error
+        mend = "fetch it again, or save the state dict alone"
+        raise CheckpointError(f"{path}: cannot be read (damaged, or it holds more than weights): {mend}") from None
+    except Exception as error:  # whatever comes of a damaged file
+        raise CheckpointError(f"{path}: cannot be read ({reason(error)}): fetch the file again") from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not weights by name: save a state dict")
+    return dict(content)
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files a sharded checkpoint lies in, as its index says. Raises CheckpointError."""
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{index}: is no index of shards: fetch it again") from None
+    """The files beside an index that a sharded checkpoint lies in. Raises CheckpointError."""
+    names = read_json(index, error=CheckpointError, again=AGAIN).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{index}: is no index of shards: {AGAIN}")
+    for name in names.values():
+        if Path(name).name != name or name == ".." or "\\" in name or "\0" in name:
+            raise CheckpointError(f"{index}: shard {name[:60]!r} is not in this folder: {AGAIN}")
+    return sorted(set(names.values()))
 
 
 def read_weights(path: Path) -> Iterator[dict[str, Tensor]]:
     """The tensors of a weights file, or shard by shard if it lies in shards. Raises CheckpointError."""
     index = path.with_name(path.name + INDEX)
-    if path.exists() or not index.is_file():
-        yield read_checkpoint(path)
-        return
-    for name in shard_names(index):
-        yield read_checkpoint(path.with_name(name))
+    files = [path] if path.exists() or not index.is_file() else [path.with_name(name) for name in shard_names(index)]
+    for file in files:
+        try:
+            state = state_dict_of(read_checkpoint(file))
+        except CheckpointError as error:
+            named = str(error).startswith(f"{file}: ")
+            raise CheckpointError(str(error) if named else f"{file}: {error}") from None
+        yield state
 
 
 def state_dict_of(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The weights in a checkpoint, taken out of ``{"generator": ...}`` where they are wrapped."""
-    state = checkpoint.get("generator", checkpoint)
-    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if strangers or not state:
-        found = f"entry {strangers[0]!r} is no tensor" if strangers else "it is empty"
-        raise CheckpointError(f"not a generator checkpoint: {found}")
+    """The weights in a checkpoint, taken out of the first of WRAPPERS that is there.
+
+    Raises CheckpointError for anything but dense floating-point tensors.
+    """
+    state = checkpoint
+    for _ in range(4):  # they lie within each other, as in {"generator": {"model": ...}}
+        state = next((state[name] for name in WRAPPERS if isinstance(state.get(name), Mapping)), state)
+    names = [name for name in state if isinstance(name, str)]
+    if "generator_lora" in names:
+        raise CheckpointError("a LoRA and no whole model: give it with --lora, beside the student's checkpoint")
+    if any(name.endswith(("scale_weight", "scaled_fp8")) for name in names):
+        raise CheckpointError("float8 weights with scales beside them are not read: take the bfloat16 or float16 file")
+    if strangers := [name for name, value in state.items() if name not in names or not isinstance(value, Tensor)]:
+        raise CheckpointError(f"entry {strangers[0]!r} is no tensor: save a state dict of the transformer alone")
+    if not state:
+        raise CheckpointError("holds no weights, it is empty: save a state dict of the transformer")
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
+            raise CheckpointError(f"{name} is {kind}: weights are dense floating-point numbers, save them as such")
     return dict(state)
+
+
+def own_name(name: str) -> str:
+    """A weight's name without what FSDP, DDP, torch.compile, peft, ComfyUI and the released code put before it."""
+    parts = [part for part in name.split(".") if part not in _ANYWHERE]
+    while len(parts) > 1 and parts[0] in _LEADING:
+        parts = parts[1:]
+    return ".".join(parts)
 
 
 def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     """Tensors by their name in diffusers, each with the name it came from."""
     renamed: dict[str, tuple[str, Tensor]] = {}
+    theirs = any(own_name(name).startswith(_DIFFUSERS) for name in state)
     for original, tensor in state.items():
-        converted = convert_wan_transformer_to_diffusers({original.removeprefix("model."): tensor})
-        for name, value in converted.items():
+        named = {own_name(original): tensor}
+        for name, value in (named if theirs else convert_wan_transformer_to_diffusers(named)).items():
             if name in renamed:
                 raise CheckpointError(f"{original} and {renamed[name][0]} are the same weight")
             renamed[name] = (original, value)
@@ -109,11 +135,23 @@ def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]
 def convert_checkpoint(checkpoint: Mapping, model: nn.Module) -> dict[str, Tensor]:
     """The weights of a checkpoint under the names of `model`, which may be on the meta device.
 
-    Raises CheckpointError naming missing, extra and misshapen weights.
+    Raises CheckpointError naming missing, extra, misshapen and non-finite weights.
     """
     renamed = diffusers_names(state_dict_of(checkpoint))
     check_fit(model, renamed)
-    return {name: tensor for name, (_, tensor) in renamed.items()}
+    return {name: finite(original, tensor) for name, (original, tensor) in renamed.items()}
+
+
+def finite(name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor in `dtype`, or in float32 if it is in one that few things are computed in.
+
+    Raises CheckpointError if not all of it are numbers then.
+    """
+    usual = tensor.dtype if tensor.dtype in (torch.float32, torch.bfloat16, torch.float16) else torch.float32
+    tensor = tensor.to(dtype or usual)
+    if not tensor.is_meta and not tensor.isfinite().all():
+        raise CheckpointError(f"{name} holds NaN or infinity: the file is damaged, or its training failed")
+    return tensor
 
 
 def check_fit(model: nn.Module, named: Mapping[str, tuple[str, Tensor]]) -> None:
@@ -152,17 +190,18 @@ def merge_lora(base: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Ten
     """
     updates = checkpoint.get("generator_lora")
     if not isinstance(updates, Mapping) or not updates:
-        raise CheckpointError("not a LoRA checkpoint: it has no 'generator_lora'")
-    merged = {key.removeprefix("model."): tensor for key, tensor in base.items()}
-    layers = {key.removeprefix(_PEFT).rsplit(".lora_", 1)[0] for key in updates}
-    for layer in sorted(layers):
-        down, up = (updates.get(f"{_PEFT}{layer}.lora_{part}.weight") for part in "AB")
+        raise CheckpointError("not a LoRA checkpoint, it has no 'generator_lora': name a file of the inter-shot stage")
+    updates = {own_name(name): finite(name, tensor) for name, tensor in state_dict_of(updates).items()}
+    merged = {own_name(name): tensor for name, tensor in base.items()}
+    for layer in sorted({name.rsplit(".lora_", 1)[0] for name in updates}):
+        down, up = (updates.get(f"{layer}.lora_{part}.weight") for part in "AB")
         weight = merged.get(f"{layer}.weight")
         if down is None or up is None or weight is None:
             raise CheckpointError(
                 f"LoRA of {layer}: lora_A, lora_B or the layer itself is missing: is it of this model?"
             )
-        if (up.shape[0], down.shape[1]) != tuple(weight.shape) or up.shape[1] != down.shape[0]:
+        rank = len(down) if down.ndim else 0
+        if [*up.shape, *down.shape] != [weight.shape[0], rank, rank, *weight.shape[1:]]:
             shapes = f"{list(up.shape)} by {list(down.shape)}, the layer is {list(weight.shape)}"
             raise CheckpointError(f"LoRA of {layer} is {shapes}: is it of this model?")
         merged[f"{layer}.weight"] = (weight.float() + up.float() @ down.float()).to(weight.dtype)
@@ -187,7 +226,7 @@ def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: P
             state = merge_lora(state, read_checkpoint(place))
         model.load_state_dict(convert_checkpoint(state, model), assign=True)
     except CheckpointError as error:
-        named = str(error).startswith(str(place))
+        named = str(error).startswith(f"{place}: ")
         raise CheckpointError(str(error) if named else f"{place}: {error}") from None
     with whole_folder(folder, CheckpointError) as part:
         model.save_pretrained(part)
@@ -195,13 +234,12 @@ def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: P
 
 def outline(config: Mapping) -> WanTransformer3DModel:
     """The transformer of a configuration on the meta device, without memory for weights. Raises CheckpointError."""
-    config = config if "num_attention_heads" in config else transformer_config(config)
+    config = checked(config, "transformer")
     try:
         with torch.device("meta"):  # a damaged configuration may ask for any size
-            return WanTransformer3DModel.from_config(dict(config))
-    except Exception as error:  # whatever comes of numbers that are texts, zero or missing
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"the configuration describes no transformer ({reason})") from None
+            return WanTransformer3DModel.from_config(config)
+    except Exception as error:  # diffusers raises whatever it meets
+        raise CheckpointError(f"the configuration describes no transformer ({reason(error)}): {AGAIN}") from None
 
 
 def _shorten(names: list[str], shown: int = 4) -> str:

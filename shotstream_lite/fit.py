@@ -1,5 +1,6 @@
 """How a model is put on a device so that it fits; decided and said before anything is loaded."""
 
+import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -7,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.hooks import apply_layerwise_casting
@@ -17,12 +17,14 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.attention import fast_backend, use_backend
 from shotstream_lite.codec import Codec, for_gpu, spatial_factor
-from shotstream_lite.convert import CheckpointError, outline
-from shotstream_lite.errors import OutOfMemory
-from shotstream_lite.memory import GIB, Need, count, count_decoding, weight_bytes
+from shotstream_lite.configs import PARTS, check_together, read_config
+from shotstream_lite.convert import outline
+from shotstream_lite.errors import CheckpointError, OutOfMemory, about
+from shotstream_lite.memory import GIB, Need, count, count_decoding, host_memory, weight_bytes
 from shotstream_lite.presets import (
     StreamSettings,
     build_text_encoder,
+    component,
     default_dtype,
     find_folder,
     load_codec,
@@ -30,7 +32,7 @@ from shotstream_lite.presets import (
     load_text,
     load_transformer,
 )
-from shotstream_lite.released import CONFIGURED, read_config, read_release
+from shotstream_lite.released import read_release
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -119,7 +121,7 @@ def choose(
     try:
         configs = read_configs(folder, download)
         small = SMALL * _weights(configs) < free
-    except Exception:  # loading will say what is wrong with them
+    except CheckpointError:  # loading will say what is wrong with them
         small = True
     if small:
         return Fit(Plan(float8=float8))
@@ -143,7 +145,7 @@ def read_configs(folder: Path, download: bool = True) -> dict[str, dict[str, Any
     if release:
         with suppress(CheckpointError):
             root = release.fetch_configs()
-    return {part: read_config(root / part / "config.json") for part in CONFIGURED}
+    return {part: read_config(root / part / "config.json", part) for part in PARTS}
 
 
 def free_bytes(device: str) -> float:
@@ -151,7 +153,7 @@ def free_bytes(device: str) -> float:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available if kind == "cpu" else float("inf")
+    return host_memory()[0] if kind == "cpu" else float("inf")
 
 
 def table(name: str | Path, device: str = "cuda", changes: Mapping[str, Any] | None = None) -> str:
@@ -187,8 +189,11 @@ def giving_back(work: Iterator[T]) -> Iterator[T]:
 
 def default_device(settings: StreamSettings) -> str:
     """A GPU for large pictures, if there is one. Small ones are quick on a CPU, and the same on every machine."""
-    large = settings.height * settings.width > 256 * 256
-    return "cuda" if large and torch.cuda.is_available() else "cpu"
+    return "cuda" if not _is_small(settings) and torch.cuda.is_available() else "cpu"
+
+
+def _is_small(settings: StreamSettings) -> bool:
+    return settings.height * settings.width <= 256 * 256
 
 
 def check_device(device: str) -> str:
@@ -206,6 +211,10 @@ Parts = tuple[ShotStreamTransformer, Codec, CaptionEncoder]
 def load_parts(folder: Path, weights: str, device: str, plan: Plan) -> Parts:
     """Transformer, codec and text encoder of a model folder, as `arrange` puts them. Raises CheckpointError."""
     dtype = default_dtype(device)
+    names = dict(zip(PARTS, (weights, *PARTS[1:]), strict=True))
+    configs = {part: read_config(component(folder, name) / "config.json", part) for part, name in names.items()}
+    with about(folder):
+        check_together(configs)
     transformer = load_transformer(folder, weights, plan.home_of_transformer(device), dtype)
     text = load_text(folder, plan.home_of_text(device), dtype)
     return arrange(transformer, load_codec(folder, device), *text, load_settings(folder), device, plan)
@@ -224,6 +233,8 @@ def arrange(
 
     transformer and encoder are where the plan says they are at home.
     """
+    if _is_small(settings) and torch.device(device).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # threads that wait for each other take longer than so small a model does
     arrange_transformer(transformer, device, plan)
     codec = Codec(vae if torch.device(device).type == "cpu" else for_gpu(vae), plan.tiles)
     if plan.text_waits:

@@ -6,9 +6,12 @@ and every tensor's bytes are counted while it lives.
 
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
@@ -18,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from shotstream_lite.codec import Codec, StreamDecoder, latent_frames, tile_spans, to_frames
+from shotstream_lite.configs import checked
 from shotstream_lite.convert import outline
 from shotstream_lite.presets import StreamSettings, build_text_encoder, cast
 from shotstream_lite.rollout import begin_shot
@@ -135,6 +139,35 @@ class FusedAttention(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> tuple[int, int]:
+    """Bytes of the host's memory that are free, and all there are; less where a container's limit holds (cgroup 1, 2).
+
+    What caches files is free: it is given back when it is wanted.
+    """
+    memory = psutil.virtual_memory()
+    free, total = memory.available, memory.total
+    with suppress(OSError):  # no Linux
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                root, names = groups, ("memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                root, names = (
+                    groups / "memory",
+                    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+                )
+            else:
+                continue
+            inner = PurePosixPath(path.strip("/"))
+            for folder in (root / inner, *(root / outer for outer in inner.parents)):
+                with suppress(OSError, ValueError):  # not seen from inside, or no limit ("max")
+                    limit, used = (int((folder / name).read_text()) for name in names[:2])
+                    kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    free = min(free, max(0, limit - used + int(kept.get(names[2], 0))))
+                    total = min(total, limit)
+    return free, total
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all meta tensors made inside: `live` now, `peak` at most."""
 
@@ -205,4 +238,4 @@ def _shot(
 def outline_codec(configs: Mapping[str, Mapping[str, Any]], dtype: torch.dtype) -> AutoencoderKLWan:
     """The codec of a configuration on the meta device, without memory for weights."""
     with torch.device("meta"):
-        return cast(AutoencoderKLWan.from_config(dict(configs["vae"])), dtype)
+        return cast(AutoencoderKLWan.from_config(checked(configs["vae"], "vae")), dtype)

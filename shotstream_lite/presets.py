@@ -20,7 +20,10 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from shotstream_lite.convert import CheckpointError, check_fit, read_weights
+from shotstream_lite.configs import AGAIN, checked, read_config
+from shotstream_lite.convert import check_fit, finite, read_weights
+from shotstream_lite.errors import CheckpointError, reason
+from shotstream_lite.files import MEBIBYTE, read_json
 from shotstream_lite.flow import FEW_STEPS
 from shotstream_lite.history import POLICIES
 from shotstream_lite.released import read_release
@@ -35,7 +38,6 @@ WEIGHTS = ("student", "intra-shot", "causal-init", "teacher", "base")
 
 _WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
 _WHOLE |= {"text_tokens": (1, 4096)}
-_AGAIN = "fetch the model folder again"
 _OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt"}  # fixed when it was trained
 
 
@@ -99,7 +101,7 @@ class StreamSettings:
 def find_folder(name: str | Path) -> Path:
     """The folder of a preset, or the folder itself. Raises CheckpointError when there is none."""
     folder = PRESETS.get(str(name), Path(name))
-    if not (folder / "stream.json").is_file():
+    if not (folder / "stream.json").exists():
         mend = f"name a preset ({', '.join(PRESETS)}) or a folder with a stream.json"
         raise CheckpointError(f"preset {name}: there is no model in {folder}: {mend}")
     return folder
@@ -126,8 +128,9 @@ def weights_in(folder: Path) -> list[str]:
 def load_settings(folder: Path) -> StreamSettings:
     """The settings a model was made for. Raises CheckpointError."""
     path = folder / "stream.json"
+    data = read_json(path, MEBIBYTE, CheckpointError, AGAIN)
     try:
-        return StreamSettings(**_read_json(path))
+        return StreamSettings(**data)
     except (StoryError, TypeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -149,40 +152,66 @@ def load_transformer(
     dtype: torch.dtype | None = None,
 ) -> ShotStreamTransformer:
     """One of WEIGHTS; `dtype` None is the device's default. Raises CheckpointError for a damaged or misfitting file."""
-    release = read_release(folder)
-    place = release.transformer(_known_weights(weights)) if release else _place(folder, _known_weights(weights))
-    return _load(place, "diffusion_pytorch_model.safetensors", ShotStreamTransformer.from_config, device, dtype=dtype)
+    return load_transformer_in(component(folder, _known_weights(weights)), device, dtype)
+
+
+def load_transformer_in(
+    place: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> ShotStreamTransformer:
+    """The transformer of a folder with its config.json and weights, as `load_transformer`."""
+    build = ShotStreamTransformer.from_config
+    return _load(place, "transformer", "diffusion_pytorch_model.safetensors", build, device, dtype=dtype)
 
 
 def load_codec(folder: Path, device: str | torch.device = "cpu") -> AutoencoderKLWan:
     """The codec of a model folder. Raises CheckpointError."""
-    place = _component(folder, "vae")
-    return _load(place, "diffusion_pytorch_model.safetensors", AutoencoderKLWan.from_config, device)
+    place = component(folder, "vae")
+    return _load(place, "vae", "diffusion_pytorch_model.safetensors", AutoencoderKLWan.from_config, device)
 
 
 def load_text(
     folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFast]:
     """Text encoder and tokenizer of a model folder. Raises CheckpointError."""
+    place = component(folder, "text_encoder")
+    tokenizer = load_tokenizer(folder, read_config(place / "config.json", "text_encoder").get("vocab_size"))
     encoder = _load(
-        _component(folder, "text_encoder"),
+        place,
+        "text_encoder",
         "model.safetensors",
         build_text_encoder,
         device,
         shared={"encoder.embed_tokens.weight": "shared.weight"},
         dtype=dtype,
     )
-    place = _component(folder, "tokenizer")
-    _read_json(place / "tokenizer.json")
+    return encoder, tokenizer
+
+
+def load_tokenizer(folder: Path, words: int | None = None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model folder; `words` is how many its text encoder knows. Raises CheckpointError."""
+    place = component(folder, "tokenizer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if name == "tokenizer.json" or (place / name).exists():
+            read_json(place / name, 64 * MEBIBYTE, CheckpointError, AGAIN)
     try:
-        return encoder, PreTrainedTokenizerFast.from_pretrained(place)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
+        tokens = [
+            *tokenizer.get_vocab().values(),
+            *tokenizer("a \u2603 zyzzyva").input_ids,
+            tokenizer.pad_token_id or 0,
+        ]
     except Exception as error:  # the tokenizers library raises nothing narrower
-        raise CheckpointError(f"{place}: holds no tokenizer ({_line(error)}): {_AGAIN}") from None
+        raise CheckpointError(f"{place}: holds no tokenizer ({reason(error)}): {AGAIN}") from None
+    if tokenizer.pad_token_id is None or tokenizer.padding_side != "right" or tokenizer.truncation_side != "right":
+        raise CheckpointError(f"{place}: pads or cuts captions otherwise than at their end: {AGAIN}")
+    if words is not None and max(tokens) >= words:
+        raise CheckpointError(f"{place}: token {max(tokens)}, and the text encoder knows {words} words: {AGAIN}")
+    return tokenizer
 
 
 def build_text_encoder(config: Mapping[str, Any]) -> UMT5EncoderModel:
-    """The text encoder of a configuration, with random weights."""
-    return UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+    """The text encoder of a configuration, with random weights. Raises CheckpointError."""
+    return UMT5EncoderModel(UMT5Config(**checked(config, "text_encoder")))
 
 
 def _known_weights(weights: str) -> str:
@@ -195,13 +224,16 @@ def _place(folder: Path, weights: str) -> Path:
     return folder / ("transformer" if weights == "student" else weights)
 
 
-def _component(folder: Path, name: str) -> Path:
-    release = read_release(folder)
-    return release.component(name) if release else folder / name
+def component(folder: Path, name: str) -> Path:
+    """Where a part of a model lies, fetched or converted if need be: one of WEIGHTS, or "vae", "text_encoder", ..."""
+    if release := read_release(folder):
+        return release.transformer(name) if name in WEIGHTS else release.component(name)
+    return _place(folder, name)
 
 
 def _load(
     folder: Path,
+    part: str,
     file: str,
     build: Callable[[dict[str, Any]], Any],
     device: str | torch.device,
@@ -213,13 +245,13 @@ def _load(
     It is outlined first: neither a damaged configuration nor a large model takes more memory than the weights.
     """
     path = folder / "config.json"
-    config = _read_json(path)
+    config = read_config(path, part)
     with _quiet():
         try:
             with torch.device("meta"):
                 model = build(config)
-        except Exception as error:  # whatever comes of numbers that are texts, zero or missing
-            raise CheckpointError(f"{path}: describes no model ({_line(error)}): {_AGAIN}") from None
+        except Exception as error:  # diffusers and transformers raise whatever they meet
+            raise CheckpointError(f"{path}: describes no model ({reason(error)}): {AGAIN}") from None
     state = _read_state(folder / file, model, shared or {}, torch.device(device), dtype or default_dtype(device))
     model.load_state_dict(state, assign=True)
     for name, source in (shared or {}).items():  # one parameter, or moving the model would make two of it
@@ -265,28 +297,18 @@ def _read_state(
 ) -> dict[str, torch.Tensor]:
     """The weights of `model`, each where and as it shall be; what diffusers keeps in float32 stays so."""
     state: dict[str, torch.Tensor] = {}
-    for shard in read_weights(path):
-        for name, tensor in shard.items():
-            kind = dtype_of(model, name, dtype) if tensor.is_floating_point() else tensor.dtype
-            # A copy has its own, aligned memory; where it lies in a file would decide about the last bits of results.
-            state[name] = tensor.to(device, kind, copy=True)
-    state |= {name: state[source] for name, source in shared.items() if source in state}
     try:
+        for shard in read_weights(path):
+            for name, tensor in shard.items():
+                # A copy has its own, aligned memory: its place in a file would decide about the last bits of results.
+                own = finite(name, tensor.clone(), dtype_of(model, name, dtype))
+                state[name] = own.to(device)
+        state |= {name: state[source] for name, source in shared.items() if source in state}
         check_fit(model, {name: (name, tensor) for name, tensor in state.items()})
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}: {_AGAIN}") from None
+        named = str(error).startswith(str(path.parent))
+        raise CheckpointError(str(error) if named else f"{path}: {error}: {AGAIN}") from None
     return state
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else _line(error)
-        raise CheckpointError(f"{path}: cannot be read ({reason}): {_AGAIN}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: holds no object: {_AGAIN}")
-    return data
 
 
 def _is_number(value: Any) -> bool:
@@ -295,7 +317,3 @@ def _is_number(value: Any) -> bool:
 
 def _falls(steps: Sequence[float]) -> bool:
     return bool(steps) and steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

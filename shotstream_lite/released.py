@@ -5,17 +5,17 @@ repository, in diffusers' format; checkpoints come from another and are converte
 """
 
 import hashlib
-import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from shotstream_lite.configs import AGAIN, PARTS, read_config
 from shotstream_lite.convert import INDEX, convert_transformer, shard_names
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.files import whole_folder
+from shotstream_lite.files import MEBIBYTE, read_json, whole_folder
 
 MODELS = "SHOTSTREAM_MODELS"
 """Environment variable: a folder with the repositories, each under its own name. The hub is then never asked."""
@@ -30,7 +30,6 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "pipeline": ("model_index.json", "scheduler/scheduler_config.json"),
 }
 """The files of each component in its repository. Weights may be in shards, with an index beside them."""
-CONFIGURED = ("transformer", "vae", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,12 @@ class Release:
         return root / Path(COMPONENTS[name][0]).parent
 
     def fetch_configs(self) -> Path:
-        """The folder that holds the config.json of each of CONFIGURED. Raises CheckpointError."""
-        return fetch(self.components, [f"{part}/config.json" for part in CONFIGURED])
+        """The folder that holds the config.json of each of `configs.PARTS`. Raises CheckpointError."""
+        return fetch(self.components, [f"{part}/config.json" for part in PARTS])
 
     def transformer(self, weights: str) -> Path:
         """A folder in diffusers' format with such weights, converted if need be. Raises CheckpointError."""
+        self._check(weights)
         if weights not in self.checkpoints:
             return self.component("base")
         file = self.checkpoints[weights]
@@ -59,6 +59,7 @@ class Release:
 
     def require(self, weights: str = "student") -> None:
         """Fetches all that telling a story takes, or raises one CheckpointError that names every missing file."""
+        self._check(weights)
         parts = ["vae", "text_encoder", "tokenizer"] + ["base"] * (weights not in self.checkpoints)
         wanted = {self.components: [file for part in parts for file in COMPONENTS[part]]}
         if weights in self.checkpoints:
@@ -72,6 +73,10 @@ class Release:
                 complaints.append(str(error))
         if complaints:
             raise CheckpointError("; ".join(complaints))
+
+    def _check(self, weights: str) -> None:
+        if weights not in (known := [*self.checkpoints, "base"]):
+            raise CheckpointError(f"weights is {weights!r}, which is not released: choose one of {', '.join(known)}")
 
     def write(self, target: Path, weights: Sequence[str], stream: Path, lora: Path | None = None) -> None:
         """Writes a whole model folder, which this library and `diffusers.WanPipeline` read, or nothing.
@@ -96,26 +101,40 @@ class Release:
                 place = part / ("transformer" if name == "student" else name)
                 if name in self.checkpoints:
                     checkpoint = fetch(self.weights, [self.checkpoints[name]]) / self.checkpoints[name]
-                    config = read_config(self.fetch_configs() / "transformer" / "config.json")
+                    config = read_config(self.fetch_configs() / "transformer" / "config.json", "transformer")
                     convert_transformer(checkpoint, place, config, lora if name == "student" else None)
                 else:
                     shutil.copytree(self.component("base"), place)
 
 
 def read_release(folder: Path) -> Release | None:
-    """What `released.json` says; None for a model folder that has its own weights."""
+    """What `released.json` says; None for a model folder that has its own weights. Raises CheckpointError."""
     path = folder / "released.json"
-    return Release(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    data = read_json(path, MEBIBYTE, CheckpointError, AGAIN)
+    names = [data.get("components"), data.get("weights")]
+    files = data.get("checkpoints")
+    if set(data) != {"components", "weights", "checkpoints"} or not isinstance(files, dict):
+        raise CheckpointError(f"{path}: holds not just components, weights and checkpoints: {AGAIN}")
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[0-9a-f]{40})?", name):
+            raise CheckpointError(f"{path}: {name!r} is no OWNER/NAME or OWNER/NAME@COMMIT: {AGAIN}")
+    for file in files.values():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise CheckpointError(f"{path}: checkpoint {file!r} is no name of a file: {AGAIN}")
+    return Release(*names, files)
 
 
 def fetch(repository: str, files: Sequence[str]) -> Path:
-    """The folder that holds `files` of a repository of the hub.
+    """The folder that holds `files` of a repository of the hub, OWNER/NAME or OWNER/NAME@COMMIT.
 
     Looks in $SHOTSTREAM_MODELS if that is set, else in the hub's cache and then on the hub. Raises CheckpointError
     that names the missing files and where to put them.
     """
+    repository, _, revision = repository.partition("@")
     if local := os.environ.get(MODELS):
-        root = Path(local) / repository.split("/")[-1]
+        root = Path(local).expanduser() / repository.split("/")[-1]
         if missing := missing_files(root, files):
             raise CheckpointError(f"{root}: {_lack(missing)}: put {_them(missing)} there: {_command(repository, root)}")
         return root
@@ -125,7 +144,8 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
     missing, reason = list(files), ""
     for offline in (True, False):
         try:
-            root = Path(snapshot_download(repository, allow_patterns=patterns, local_files_only=offline))
+            options = {"allow_patterns": patterns, "local_files_only": offline, "revision": revision or None}
+            root = Path(snapshot_download(repository, **options))
         except Exception as error:  # not in the cache; no network, no such repository, a full disk, ...
             reason = f" and cannot be fetched ({(str(error) or type(error).__name__).splitlines()[0]})"
             continue
@@ -160,7 +180,7 @@ def converted(checkpoint: Path, config: Path) -> Path:
     folder = cache_folder() / f"{checkpoint.stem}-{key}"
     if not (folder / "config.json").is_file():
         try:
-            convert_transformer(checkpoint, folder, read_config(config))
+            convert_transformer(checkpoint, folder, read_config(config, "transformer"))
         except CheckpointError:
             if not (folder / "config.json").is_file():  # unless another process was quicker
                 raise
@@ -169,18 +189,7 @@ def converted(checkpoint: Path, config: Path) -> Path:
 
 def cache_folder() -> Path:
     """Where converted checkpoints are kept."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "shotstream_lite")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A config.json. Raises CheckpointError."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]}): fetch it again") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: holds no object: fetch it again")
-    return config
+    return Path(os.environ.get(CACHE) or "~/.cache/shotstream_lite").expanduser()
 
 
 def _absent(index: Path) -> list[str]:

@@ -12,7 +12,7 @@ from conftest import GOLDEN
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shotstream_lite import convert, history, parity
+from shotstream_lite import configs, convert, history, parity
 from shotstream_lite.parity.record import Case, Record, read
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -46,7 +46,7 @@ def record_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "config.json").write_text(json.dumps(CONFIG))
     released = released_names()
     for name in ("weights", "weights_fake"):
-        model = ShotStreamTransformer(**convert.transformer_config(CONFIG))
+        model = ShotStreamTransformer(**configs.from_wan(CONFIG))
         weights = {released[key]: tensor.contiguous() for key, tensor in model.state_dict().items()}
         save_file(weights, folder / f"{name}.safetensors")
     # What says which files there are, and how many sampling steps.

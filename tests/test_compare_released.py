@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from shotstream_lite.codec import pixel_frames
-from shotstream_lite.convert import load_checkpoint, transformer_config
+from shotstream_lite.configs import from_wan
+from shotstream_lite.convert import load_checkpoint
 
 DEMOS = Path(__file__).resolve().parent.parent / "demos"
 
@@ -47,7 +48,7 @@ def checkout(released, tmp_path, monkeypatch) -> Path:
 def test_our_weights_get_their_released_names_back(released, golden):
     theirs = load_file(golden / "weights.safetensors")
     config = json.loads((golden / "config.json").read_text())
-    model = WanTransformer3DModel(**transformer_config(config))
+    model = WanTransformer3DModel(**from_wan(config))
     load_checkpoint(model, theirs)
     bare = {name.removeprefix("model."): tensor for name, tensor in theirs.items()}
     named = released.released_names(bare, model.state_dict(), convert_wan_transformer_to_diffusers)
@@ -57,7 +58,7 @@ def test_our_weights_get_their_released_names_back(released, golden):
 
 def test_the_released_arguments_are_those_of_the_recorded_model(released, golden):
     config = json.loads((golden / "config.json").read_text())
-    made = released.released_config(WanTransformer3DModel(**transformer_config(config)).config, config["text_len"])
+    made = released.released_config(WanTransformer3DModel(**from_wan(config)).config, config["text_len"])
     assert made == {name: tuple(config[name]) if name == "patch_size" else config[name] for name in made}
 
 

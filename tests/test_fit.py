@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from shotstream_lite import fit
 from shotstream_lite.codec import to_frames
 from shotstream_lite.convert import CheckpointError
 from shotstream_lite.fit import PLANS, Fit, Plan, choose, come_one_by_one, default_device, load_parts, read_configs
-from shotstream_lite.memory import GIB, LiveBytes, count, count_decoding, outlines
+from shotstream_lite.memory import GIB, LiveBytes, count, count_decoding, host_memory, outlines
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import PRESETS, StreamSettings, load_settings
 from shotstream_lite.reel import Footage
@@ -47,6 +48,47 @@ def counted(full, monkeypatch):
     tiled = lambda configs, settings, dtype, tiles: [int(n * share(settings)) for n in full[1]]  # noqa: E731
     monkeypatch.setattr(fit, "count_decoding", tiled)
     monkeypatch.setattr(fit, "read_configs", lambda folder, download: read_configs(folder, download=False))
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/", {"memory.max": 900, "memory.current": 700, "memory.stat": "anon 5\ninactive_file 50"}, (250, 900)),
+        ("0::/a/b", {"a/memory.max": 900, "a/memory.current": 1000, "a/memory.stat": "inactive_file 50"}, (0, 900)),
+        ("0::/", {"memory.max": "max", "memory.current": 700, "memory.stat": ""}, None),
+        (
+            "5:cpu:/x\n4:memory,hugetlb:/x",
+            {"memory/memory.limit_in_bytes": 900, "memory/memory.usage_in_bytes": 400, "memory/memory.stat": ""},
+            (500, 900),
+        ),
+        (
+            "4:memory:/",
+            {"memory/memory.limit_in_bytes": 2**63 - 4096, "memory/memory.usage_in_bytes": 4, "memory/memory.stat": ""},
+            None,
+        ),
+        ("", {}, None),
+    ],
+)
+def test_the_memory_of_a_container_is_what_its_group_may_have(tmp_path, own, files, expected):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    (tmp_path / "own").write_text(own + "\n" * bool(own))
+    free, total = host_memory(tmp_path, tmp_path / "own")
+    machine = psutil.virtual_memory().total
+    assert (free, total) == expected if expected else total == machine and free > 900
+
+
+def test_small_pictures_take_one_thread_on_a_cpu_unless_the_user_chose(model_folder, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for chosen, threads in (("3", 3), (None, 1)):
+            torch.set_num_threads(3)
+            monkeypatch.setenv("OMP_NUM_THREADS", chosen) if chosen else monkeypatch.delenv("OMP_NUM_THREADS", False)
+            load_parts(model_folder, "student", "cpu", Plan())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_live_bytes_are_counted_while_tensors_live():

@@ -160,10 +160,10 @@ def test_damaged_files_are_named(copy, file, damage):
     [
         ("stream.json", {"steps": "fast"}, "steps is 'fast'"),
         ("stream.json", {"colour": 1}, "'colour'"),
-        ("transformer/config.json", {"num_layers": "six"}, "describes no model"),
+        ("transformer/config.json", {"num_layers": "six"}, "num_layers is 'six', not a whole number"),
         ("transformer/config.json", {"num_attention_heads": 5}, "misshapen"),
-        ("text_encoder/config.json", {"d_model": None}, "describes no model"),
-        ("vae/config.json", {"dim_mult": 3}, "describes no model"),
+        ("text_encoder/config.json", {"d_model": None}, "d_model is None, not a whole"),
+        ("vae/config.json", {"dim_mult": 3}, "dim_mult is 3, not a list"),
         ("tokenizer/tokenizer.json", {"model": {"type": "Magic"}}, "holds no tokenizer"),
     ],
 )

@@ -205,7 +205,7 @@ def test_shards_are_read_one_by_one_and_a_bad_index_is_named(models):
     assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
     index = models / COMPONENTS / "text_encoder" / "model.safetensors.index.json"
     assert len(list(index.parent.glob("model-*.safetensors"))) > 1
-    index.write_text("[]")
+    index.write_text("{}")
     assert complaint(load_text, WAN).startswith(f"{index}: is no index")
 
 
@@ -213,7 +213,8 @@ def test_the_hub_is_asked_only_for_what_its_cache_lacks(models, monkeypatch):
     monkeypatch.delenv("SHOTSTREAM_MODELS")
     asked = []
 
-    def snapshot_download(repository, allow_patterns, local_files_only):
+    def snapshot_download(repository, allow_patterns, local_files_only, revision):
+        assert revision is None or len(revision) == 40
         asked.append((repository, local_files_only))
         return str(models / repository.split("/")[1])
 

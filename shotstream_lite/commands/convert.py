@@ -11,7 +11,7 @@ class Convert:
     """Write released weights as a folder that this library and stock diffusers read."""
 
     source: tyro.conf.Positional[str]
-    """A preset (wan-1.3b): the whole model; or a released checkpoint (.pt, .pth, .safetensors): its transformer."""
+    """A preset (wan-1.3b): the whole model; or a checkpoint's file (.pt, .safetensors, ...): its transformer."""
     target: tyro.conf.Positional[Path]
     """Folder to write; it must be new."""
     weights: tuple[str, ...] = ("student",)
@@ -23,18 +23,23 @@ class Convert:
 
     def run(self) -> int:
         """Writes the folder and says where it is."""
-        from shotstream_lite.convert import CheckpointError, convert_transformer
+        from shotstream_lite.configs import read_config
+        from shotstream_lite.convert import convert_transformer
+        from shotstream_lite.errors import CheckpointError
         from shotstream_lite.presets import PRESETS, find_folder
-        from shotstream_lite.released import read_config, read_release
+        from shotstream_lite.released import read_release
 
-        if Path(self.source).suffix in (".pt", ".pth", ".safetensors"):
-            config = read_config(self.config or PRESETS["wan-1.3b"] / "transformer" / "config.json")
-            convert_transformer(Path(self.source), self.target, config, self.lora)
-        else:
+        source = Path(self.source).expanduser()
+        if self.source in PRESETS or source.is_dir() or not (source.suffix or source.exists()):
             folder = find_folder(self.source)
             release = read_release(folder)
             if release is None:
                 raise CheckpointError(f"preset {self.source}: is in diffusers' format already: use {folder}")
+            if self.config:
+                raise CheckpointError(f"--config {self.config}: a preset has its own, leave the option out")
             release.write(self.target, self.weights, folder / "stream.json", self.lora)
+        else:
+            config = self.config or PRESETS["wan-1.3b"] / "transformer" / "config.json"
+            convert_transformer(source, self.target, read_config(config, "transformer", "check --config"), self.lora)
         print(self.target)
         return 0

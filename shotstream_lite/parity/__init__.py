@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from shotstream_lite.errors import ParityError, ShotStreamError, about, reason
 from shotstream_lite.parity import inference, training
-from shotstream_lite.parity.record import TOLERANCE, Case, ParityError, Record, Row, is_result, read
+from shotstream_lite.parity.record import AGAIN, TOLERANCE, Case, Record, Row, is_result, read
 
 __all__ = ["TOLERANCE", "ParityError", "Row", "render", "run"]
 
@@ -51,21 +52,25 @@ def run(folder: Path | str) -> list[Row]:
 
 def check_file(case: Case, name: str, check: Check) -> list[Row]:
     """The rows of one file."""
-    record = Record(name, flat(read(case.folder, name)))
+    with about(case.folder / name):
+        record = Record(name, flat(read(case.folder, name)))
     try:
         check(case, record)
-    except (RuntimeError, IndexError, KeyError) as error:
-        raise ParityError(f"{name}: does not fit the others ({str(error).splitlines()[0]})") from error
+    except ShotStreamError:
+        raise
+    except Exception as error:  # numbers of any shape and size meet here
+        raise ParityError(f"{name}: does not fit the others ({reason(error)}): {AGAIN}") from None
     return record.rows()
 
 
 def families(case: Case) -> Iterator[tuple[str, Check]]:
     """Every file that must be there, with its check: one a shot, one a mask, and the fixed ones."""
     yield from CHECKS.items()
-    shots = [int(path.stem[12:]) for path in case.folder.glob("student_shot*.safetensors") if path.stem[12:].isdigit()]
-    for shot in range(max(shots, default=0) + 1):
+    shots = [path for path in case.folder.glob("student_shot*.safetensors") if path.stem[12:].isdecimal()]
+    for shot in range(max(1, len(shots))):
         yield f"student_shot{shot}.safetensors", inference.check_student
-    masks = Record("causal_mask.json", flat(read(case.folder, "causal_mask.json")))
+    with about(case.folder / "causal_mask.json"):
+        masks = Record("causal_mask.json", flat(read(case.folder, "causal_mask.json")))
     for _, match in masks.matching(r"mask_ctx\d+_target(\d+)_chunk\d+"):
         yield f"ode_regression_f{match[1]}.safetensors", training.check_ode_regression
 
@@ -77,7 +82,12 @@ def flat(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
     if isinstance(content, dict):
         parts = (flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in content.items())
         return {key: value for part in parts for key, value in part.items()}
-    return {} if isinstance(content, str) else {prefix: torch.as_tensor(content)}
+    if content is None or isinstance(content, str):
+        return {}
+    try:
+        return {prefix: torch.as_tensor(content)}
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ParityError(f"{prefix} is no table of numbers: {AGAIN}") from None
 
 
 def render(rows: list[Row]) -> str:

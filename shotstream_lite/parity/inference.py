@@ -9,8 +9,9 @@ from torch import Tensor
 
 from shotstream_lite import history, rollout
 from shotstream_lite.cache import ShotCache
+from shotstream_lite.errors import ParityError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas, few_step, to_clean
-from shotstream_lite.parity.record import Case, ParityError, Record, read
+from shotstream_lite.parity.record import AGAIN, Case, Record, read
 from shotstream_lite.rope import rope_frequencies, rope_table, rotate
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
@@ -48,7 +49,7 @@ def check_schedule(case: Case, record: Record) -> None:
 def sampling_steps(case: Case) -> int:
     """Euler steps of the recorded teacher sampling, said by a name in schedule.safetensors."""
     record = Record("schedule.safetensors", read(case.folder, "schedule.safetensors"))
-    for _, match in record.matching(r"ode_sigmas_(\d+)"):
+    for _, match in record.matching(r"ode_sigmas_(\d{1,4})"):
         return int(match[1])
     raise ParityError("schedule.safetensors: there is no 'ode_sigmas_...'")
 
@@ -72,6 +73,8 @@ def check_sampling(case: Case, record: Record) -> None:
     """Which frames of the history are remembered, for every recorded history."""
     for key, match in record.matching(r"(cases\.\d+)\.history_shot_lengths"):
         lengths, budget = record[key].tolist(), int(record[f"{match[1]}.budget"])
+        if budget > 4096:
+            raise ParityError(f"{record.name}: {match[1]}.budget is {budget}: {AGAIN}")
         chosen = torch.tensor(history.select(lengths, budget))
         starts = torch.tensor([0, *lengths]).cumsum(0)
         ours = {
@@ -88,7 +91,10 @@ def check_sampling(case: Case, record: Record) -> None:
 def check_causal_mask(case: Case, record: Record) -> None:
     """Who may attend to whom in the masked joint pass."""
     for key, match in record.matching(r"mask_ctx(\d+)_target(\d+)_chunk(\d+)"):
-        record.check("mask", key, causal_mask(*(int(number) for number in match.groups())))
+        context, frames, chunk = (int(number) for number in match.groups())
+        if not chunk or context + frames > 4096:
+            raise ParityError(f"{record.name}: there is no mask as large as {key}: {AGAIN}")
+        record.check("mask", key, causal_mask(context, frames, chunk))
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """The bookkeeping of a comparison: a folder's settings and models, a file's tensors, how far off ours are."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,13 +10,25 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from shotstream_lite import convert
-from shotstream_lite.errors import ParityError
+from shotstream_lite.configs import FINITE, follow, from_wan, many, number, whole
+from shotstream_lite.errors import CheckpointError, ParityError
+from shotstream_lite.files import read_json
 from shotstream_lite.flow import SigmaTable, few_step
 from shotstream_lite.transformer import ShotStreamTransformer, adopt
 
 TOLERANCE = 1e-5
 """max|difference| / max|reference| for outputs, ||difference|| / ||reference|| for parameter gradients."""
 
+
+AGAIN = "copy the folder again"
+SETTINGS = {
+    "num_frame_per_block": whole(1, 240),
+    "max_context_frames": whole(0, 64),
+    "denoising_step_list": many(whole(1, 1000), 64),
+    "timestep_shift": number(0, 1000),
+    "guidance_scale": FINITE,
+}
+"""What is read under ``_golden`` in config.json."""
 
 Distance = Callable[[Tensor, Tensor], float]
 
@@ -38,13 +49,11 @@ def read(folder: Path, name: str) -> Any:
     """A .json or .safetensors file of the folder; ParityError names it where it is missing or damaged."""
     path = folder / name
     try:
-        return json.loads(path.read_text()) if path.suffix == ".json" else convert.read_checkpoint(path)
-    except FileNotFoundError:
-        raise ParityError(f"{path}: no such file: check the folder") from None
-    except convert.CheckpointError as error:
+        return (
+            read_json(path, error=ParityError, again=AGAIN) if path.suffix == ".json" else convert.read_checkpoint(path)
+        )
+    except CheckpointError as error:
         raise ParityError(str(error)) from None
-    except (OSError, ValueError) as error:
-        raise ParityError(f"{path}: cannot be read ({error}): copy the folder again") from error
 
 
 class Case:
@@ -52,11 +61,13 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = read(folder, "config.json")
+        config = read(folder, "config.json")
         try:
-            self.architecture = convert.transformer_config(self.config)
-        except convert.CheckpointError as error:
-            raise ParityError(f"{folder / 'config.json'}: {error}") from None
+            self.architecture = from_wan(config)
+            settings = config.get("_golden")
+            self._settings = follow(settings if isinstance(settings, dict) else {}, SETTINGS)
+        except CheckpointError as error:
+            raise ParityError(f"{folder / 'config.json'}: {error}: {AGAIN}") from None
         self.student = self._model("weights.safetensors")
         self.fake = self._model("weights_fake.safetensors")
         self.shift = self["timestep_shift"]
@@ -64,17 +75,18 @@ class Case:
         self.sigmas = few_step(self["denoising_step_list"], self.shift)
 
     def __getitem__(self, setting: str) -> Any:
-        try:
-            return self.config["_golden"][setting]
-        except (KeyError, TypeError):
-            raise ParityError(f"{self.folder / 'config.json'}: there is no _golden.{setting}") from None
+        if setting not in self._settings:
+            raise ParityError(f"{self.folder / 'config.json'}: there is no _golden.{setting}: {AGAIN}")
+        return self._settings[setting]
 
     def _model(self, name: str) -> ShotStreamTransformer:
-        model = adopt(WanTransformer3DModel(**self.architecture))
+        state = read(self.folder, name)
         try:
-            convert.load_checkpoint(model, read(self.folder, name))
-        except convert.CheckpointError as error:
-            raise ParityError(f"{self.folder / name}: {error}") from None
+            convert.check_fit(convert.outline(self.architecture), convert.diffusers_names(convert.state_dict_of(state)))
+            model = adopt(WanTransformer3DModel(**self.architecture))
+            convert.load_checkpoint(model, state)
+        except CheckpointError as error:
+            raise ParityError(f"{self.folder / name}: {error}: {AGAIN}") from None
         return model
 
 

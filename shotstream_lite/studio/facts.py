@@ -8,6 +8,7 @@ from torch import nn
 
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.codec import latent_frames
+from shotstream_lite.memory import host_memory
 from shotstream_lite.pipeline import ShotStreamPipeline
 
 
@@ -42,7 +43,7 @@ def _size(model: nn.Module) -> int:
 def _memory(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-    return psutil.Process().memory_info().rss, psutil.virtual_memory().total
+    return psutil.Process().memory_info().rss, host_memory()[1]
 
 
 def _device_name(device: torch.device) -> str:

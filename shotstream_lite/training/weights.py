@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from shotstream_lite.codec import Codec
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import read_json, share, writing
-from shotstream_lite.presets import WEIGHTS, load_codec, load_text, load_transformer
+from shotstream_lite.presets import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
 from shotstream_lite.training import sharding
 from shotstream_lite.training.stage import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
@@ -127,4 +127,4 @@ def _load(folder: Path, stage: str) -> ShotStreamTransformer:
         return load_transformer(folder, stage)
     if stage == "transformer":
         return load_transformer(folder, "student")
-    return ShotStreamTransformer.from_pretrained(folder / stage)
+    return load_transformer_in(folder / stage)
