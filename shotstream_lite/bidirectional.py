@@ -38,16 +38,16 @@ class TeacherPipeline(ShotStreamPipeline):
     ) -> Iterator[Tensor]:
         """The whole shot in one piece, [1, channels, length, h, w]; it reads its first caption, and nobody looks on."""
         context = self.context(past, settings)
-        shot_ids = torch.tensor([*context.shot_ids, *[context.shot_id] * length])
+        shot_ids = torch.tensor([*context.shot_ids, *[context.shot_id] * length], device="cpu")
         used = sorted(set(shot_ids.tolist())) if past else [len(captions) - 1]
-        reads = torch.tensor([used.index(i) if past else 0 for i in shot_ids.tolist()])
+        reads = torch.tensor([used.index(i) if past else 0 for i in shot_ids.tolist()], device="cpu")
         embedded = self.text([line_at(captions[i], 0) for i in used])[None]
         negative = settings.negative_prompt
         generator = torch.Generator().manual_seed(seed)
         batch, channels, _, height, width = context.latents.shape
         yield sample_joint(
             self.transformer,
-            torch.randn(batch, channels, length, height, width, generator=generator).to(self.device),
+            self._noise(generator)((batch, channels, length, height, width)),
             embedded,
             euler_sigmas(self.sampling_steps, settings.shift),
             shot_ids=shot_ids,

@@ -226,7 +226,7 @@ def _norm_and_activation(x: Tensor, gamma: Tensor) -> Tensor:
 def _ramp(span: tuple[int, int], size: int, factor: int) -> Tensor:
     """How much each pixel of a tile counts along one side: 1, falling towards sides that have a neighbour."""
     start, stop = span
-    distance = torch.arange((stop - start) * factor) + 1.0
+    distance = torch.arange(1, (stop - start) * factor + 1, dtype=torch.float32, device="cpu")
     edge = OVERLAP * factor + 1
     near = [distance / edge] if start > 0 else []
     far = [distance.flip(0) / edge] if stop < size else []

@@ -21,7 +21,7 @@ def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
 
 def euler_sigmas(steps: int, shift: float = 8.0) -> Tensor:
     """Noise levels of an Euler sampler: `steps` values falling from 1, then 0. Shape: [steps + 1]."""
-    return shift_sigmas(torch.linspace(1, 0, steps + 1), shift)
+    return shift_sigmas(torch.linspace(1, 0, steps + 1, dtype=torch.float32, device="cpu"), shift)
 
 
 def few_step(raw: Sequence[int] = FEW_STEPS, shift: float = 8.0) -> Tensor:
@@ -77,5 +77,6 @@ def to_flow(noisy: Tensor, clean: Tensor, sigma: Tensor | float) -> Tensor:
 
 def per_frame(value: Tensor | float, latents: Tensor) -> Tensor:
     """A value for all, per sample [B] or per frame [B, F], made to broadcast over [B, C, F, H, W]."""
-    value = torch.as_tensor(value)
+    if not isinstance(value, Tensor):
+        return torch.tensor(value, dtype=torch.float32, device="cpu")
     return value if value.ndim == 0 else value.to(latents.device).view(len(value), 1, -1, 1, 1)

@@ -24,7 +24,7 @@ def frame_indices(length: int, count: int) -> list[int]:
 
     Short shots give the same frame more than once.
     """
-    return torch.linspace(0, length - 1, count).round().long().tolist()
+    return torch.linspace(0, length - 1, count, dtype=torch.float32, device="cpu").round().long().tolist()
 
 
 def first_frames(length: int, count: int) -> list[int]:

@@ -4,6 +4,7 @@ Nothing is guessed from formulas: the very model runs on torch's meta device, wh
 and every tensor's bytes are counted while it lives.
 """
 
+import re
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -162,7 +163,7 @@ def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
             for folder in (root / inner, *(root / outer for outer in inner.parents)):
                 with suppress(OSError, ValueError):  # not seen from inside, or no limit ("max")
                     limit, used = (int((folder / name).read_text()) for name in names[:2])
-                    kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    kept = dict(re.findall(r"^(\w+) (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE))
                     free = min(free, max(0, limit - used + int(kept.get(names[2], 0))))
                     total = min(total, limit)
     return free, total

@@ -212,7 +212,7 @@ class ShotStreamPipeline:
         pinned = self.device.type == "cuda"
 
         def draw(shape: tuple[int, ...]) -> Tensor:
-            noise = torch.randn(shape, generator=generator, pin_memory=pinned)
+            noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu", pin_memory=pinned)
             return noise.to(self.device, non_blocking=pinned).to(self.transformer.dtype)
 
         return draw

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_PLAIN = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+
 
 @dataclass(frozen=True)
 class Bumps:
@@ -22,7 +24,7 @@ class Bumps:
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Points of the data. Shape: [count, 2]."""
         bump = torch.multinomial(self.shares, count, replacement=True, generator=generator)
-        return self.centres[bump] + self.width * torch.randn(count, 2, generator=generator)
+        return self.centres[bump] + self.width * torch.randn(count, 2, generator=generator, **_PLAIN)
 
     def clean(self, noisy: Tensor, sigma: float) -> Tensor:
         """The exact teacher: the mean of the data that noise of level `sigma` could have turned into `noisy` [n, 2]."""
@@ -40,7 +42,7 @@ class Bumps:
 
 def two_bumps(left: float = 0.5) -> Bumps:
     """The data of the notebook: two bumps, `left` of the points in the left one."""
-    return Bumps(torch.tensor([[-1.5, 0.0], [1.5, 0.0]]), 0.3, torch.tensor([left, 1 - left]))
+    return Bumps(torch.tensor([[-1.5, 0.0], [1.5, 0.0]], **_PLAIN), 0.3, torch.tensor([left, 1 - left], **_PLAIN))
 
 
 def cloud_clean(noisy: Tensor, sigma: float, points: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ def cloud_clean(noisy: Tensor, sigma: float, points: Tensor) -> Tensor:
     A critic that knew the points one by one would see no cloud; a little width makes neighbours of them.
     """
     width = 0.15
-    return Bumps(points, width, torch.full((len(points),), 1 / len(points))).clean(noisy, sigma)
+    return Bumps(points, width, points.new_full((len(points),), 1 / len(points))).clean(noisy, sigma)
 
 
 def _weights(noisy: Tensor, centres: Tensor, variance: float, log_shares: Tensor) -> Tensor:

@@ -277,7 +277,8 @@ def restore_tables(model: torch.nn.Module, device: str | torch.device) -> None:
     """Makes the rotary tables of a model that was outlined on the meta device; no checkpoint holds them."""
     for name, module in model.named_children():
         if isinstance(module, WanRotaryPosEmbed):
-            tables = WanRotaryPosEmbed(module.attention_head_dim, module.patch_size, module.max_seq_len)
+            with torch.device("cpu"):
+                tables = WanRotaryPosEmbed(module.attention_head_dim, module.patch_size, module.max_seq_len)
             setattr(model, name, tables.to(device))
 
 

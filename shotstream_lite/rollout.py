@@ -52,9 +52,9 @@ def begin_shot(
     batch, _, frames, height, width = context.shape
     if frames > budget:
         raise ValueError(f"{frames} context frames do not fit a budget of {budget}")
-    ids = torch.as_tensor(context_ids, dtype=torch.long).expand(batch, frames)
-    shot_id = torch.as_tensor(shot_id, dtype=torch.long).to(ids.device).view(-1, 1).expand(batch, 1)
-    positions = torch.cat((torch.arange(frames), budget + torch.arange(shot_frames)))
+    ids = as_ids(context_ids).expand(batch, frames)
+    shot_id = as_ids(shot_id).to(ids.device).view(-1, 1).expand(batch, 1)
+    positions = torch.cat((torch.arange(frames, device="cpu"), budget + torch.arange(shot_frames, device="cpu")))
     table = rope_table(
         positions,
         torch.cat((ids, shot_id.expand(batch, shot_frames)), dim=1),
@@ -65,12 +65,17 @@ def begin_shot(
     )
     keys = transformer.caption_keys(captions)
     if caption_ids is None:
-        caption_ids = torch.cat((ids, shot_id), dim=1) if len(keys) > 1 else torch.zeros(1 + frames)
-    caption_ids = torch.as_tensor(caption_ids).to(context.device, torch.long).expand(batch, 1 + frames)
+        caption_ids = torch.cat((ids, shot_id), dim=1) if len(keys) > 1 else [0] * (1 + frames)
+    caption_ids = as_ids(caption_ids).to(context.device).expand(batch, 1 + frames)
     cache = empty_cache(transformer, context, shot_frames, table, keys.only(caption_ids[:, -1]))
     if frames:
         transformer.context(cache, context, keys, caption_ids[:, :-1] if len(keys) > 1 else None)
     return cache
+
+
+def as_ids(numbers: Tensor | Sequence[int] | int) -> Tensor:
+    """Whole numbers as a tensor, which stays where it is; others are on the CPU, whatever torch's default device."""
+    return numbers.long() if isinstance(numbers, Tensor) else torch.tensor(numbers, dtype=torch.long, device="cpu")
 
 
 def empty_cache(
@@ -124,7 +129,7 @@ def rollout(
         chunks: the latent frames of each chunk; may be endless or decided on the way
         yields: [B, C, f, H, W]
     """
-    sigmas = torch.as_tensor(sigmas, dtype=torch.float32)
+    sigmas = sigmas.float() if isinstance(sigmas, Tensor) else torch.tensor(sigmas, dtype=torch.float32, device="cpu")
     start, finish = 0, None
     for frames in chunks:
         if finish is not None:

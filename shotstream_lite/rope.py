@@ -14,7 +14,7 @@ def rope_frequencies(head_dim: int, base: float = 10000.0) -> tuple[Tensor, Tens
     """
     space = head_dim // 6
     bands = (head_dim // 2 - 2 * space, space, space)
-    return tuple(base ** (-torch.arange(pairs, dtype=torch.float64) / pairs) for pairs in bands)
+    return tuple(base ** (-torch.arange(pairs, dtype=torch.float64, device="cpu") / pairs) for pairs in bands)
 
 
 def rope_table(
@@ -40,8 +40,8 @@ def rope_table(
     shot_ids = torch.atleast_2d(shot_ids).to("cpu", torch.float64)
     time, rows, columns = rope_frequencies(head_dim)
     angles_t = positions.to(shot_ids)[:, None] * time + phase * shot_ids[..., None]
-    angles_h = torch.arange(height)[:, None] * rows
-    angles_w = torch.arange(width)[:, None] * columns
+    angles_h = torch.arange(height, device="cpu")[:, None] * rows
+    angles_w = torch.arange(width, device="cpu")[:, None] * columns
     # Turned first and spread then, where they are wanted: a full model's table is 21 MB, its bands are 46 KB.
     bands = (angles_t[:, :, None, None], angles_h[:, None], angles_w)
     bands = (torch.polar(torch.ones_like(a), a).to(torch.complex64).to(device, non_blocking=True) for a in bands)

@@ -58,10 +58,10 @@ def encode_captions(
         max_length=length,
         truncation=True,
         return_attention_mask=True,
-        return_tensors="pt",
-    ).to(text_encoder.device)
-    hidden = text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return hidden.masked_fill(tokens.attention_mask.to(hidden.device).unsqueeze(-1) == 0, 0)
+    )
+    ids, mask = (torch.tensor(rows, device=text_encoder.device) for rows in (tokens.input_ids, tokens.attention_mask))
+    hidden = text_encoder(ids, mask).last_hidden_state
+    return hidden.masked_fill(mask.to(hidden.device).unsqueeze(-1) == 0, 0)
 
 
 def check_length(tokenizer: PreTrainedTokenizerBase, caption: str, length: int, name: str) -> None:

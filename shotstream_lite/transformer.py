@@ -59,9 +59,9 @@ class ShotStreamTransformer(WanTransformer3DModel):
         """
         frames, height, width = latents.shape[2:]
         if shot_ids is None:
-            shot_ids = torch.zeros(frames)
+            shot_ids = torch.zeros(frames, dtype=torch.long, device="cpu")
         if positions is None:
-            positions = torch.arange(frames)
+            positions = torch.arange(frames, device="cpu")
         if not isinstance(captions, CaptionKeys):
             captions = self.caption_keys(captions)
         if caption_ids is None and len(captions) > 1:
@@ -154,7 +154,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         The sinusoid is evaluated in float64 as in the released code; diffusers' float32 is off by 1e-5.
         """
         embedder = self.condition_embedder
-        time = torch.as_tensor(timestep)
+        time = timestep if isinstance(timestep, Tensor) else torch.tensor(timestep, dtype=torch.float32, device="cpu")
         if time.is_cpu and time.ndim == 0:  # written by a kernel: a copy from the host would wait for all work before
             time = torch.full((), time.item(), device=device, dtype=torch.float64)
         time = time.to(device, torch.float64)
@@ -257,7 +257,9 @@ def causal_mask(context_frames: int, frames: int, chunk: int) -> Tensor:
     Shape:
         returns: bool [context_frames + frames] squared, rows attend to columns (released causal init)
     """
-    order = torch.cat((torch.zeros(context_frames, dtype=torch.long), torch.arange(frames) // chunk + 1))
+    order = torch.cat(
+        (torch.zeros(context_frames, dtype=torch.long, device="cpu"), torch.arange(frames, device="cpu") // chunk + 1)
+    )
     return order[:, None] >= order[None, :]
 
 

@@ -63,7 +63,7 @@ def mask_and_cache(mask: Tensor, cache: ShotCache, chunk: int) -> Sheet:
         mask: bool [context + shot] squared, rows look at columns (`transformer.causal_mask`).
     """
     context, frames = cache.context_frames, len(mask) - cache.context_frames
-    own = torch.cat((torch.zeros(context), torch.arange(frames) // chunk + 1))
+    own = torch.cat((torch.zeros(context, device="cpu"), torch.arange(frames, device="cpu") // chunk + 1))
     kinds = torch.where(own[:, None] == own[None, :], 3, torch.where(own[None, :] == 0, 1, 2)) * mask
     palette = ("#ffffff", COLOURS["global cache"], COLOURS["local cache"], COLOURS["noise"])
     figure, (left, right) = subplots(1, 2, figsize=(13, 5.6), width_ratios=(1, 1), layout="constrained")
@@ -104,7 +104,7 @@ def clock_faces(frames_apart: float, shots_apart: int, head_dim: int, phase: flo
     """
     frequencies = rope_frequencies(head_dim)[0]
     columns = min(6, len(frequencies))
-    shown = torch.linspace(0, len(frequencies) - 1, columns).round().long()
+    shown = torch.linspace(0, len(frequencies) - 1, columns, device="cpu").round().long()
     figure, axes = subplots(
         1, columns, figsize=(13, 3.4), subplot_kw={"projection": "polar"}, squeeze=False, layout="constrained"
     )
@@ -177,7 +177,7 @@ def particles(
     width = 14 if len(who) > 1 else 6.4
     size = (width, 0.65 * width / len(who) + 0.6)
     figure, axes = subplots(1, len(who), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
-    some = torch.linspace(0, len(samples) - 1, min(arrows, len(samples))).long()
+    some = torch.linspace(0, len(samples) - 1, min(arrows, len(samples)), device="cpu").long()
     for axis, name in zip(axes[0], who, strict=True):
         title, push = panels[name]
         axis.scatter(*data.T, s=8, color=COLOURS["noise"], alpha=0.35, label="data")

@@ -159,7 +159,7 @@ def next_shot_batch(
     samples = []
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source)
-        dropped = float(torch.rand(1, generator=source)) < drop_context
+        dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
         picked = [] if dropped else select([films.frames] * shot, budget, policy)
         stills = [films.still(row, s, f) for s, f in picked]
         target = _a_still(films, row, shot, source) if still else films.clip(row, shot)
@@ -187,12 +187,12 @@ def remember(
         stills: [channels, h, w] each; blank: any [channels, 1, h, w]; frames: latents of the shot
     """
     if not picked:
-        ids = torch.tensor([0] * budget + [1] * frames)
+        ids = torch.tensor([0] * budget + [1] * frames, device="cpu")
         return blank.new_zeros(blank.shape).repeat(1, budget, 1, 1), ids, torch.zeros_like(ids), [captions[shot]]
     ids = [s for s, _ in picked] + [shot] * frames
     used = sorted(set(ids))
-    reads = torch.tensor([used.index(i) for i in ids])
-    return torch.stack(list(stills), dim=1), torch.tensor(ids), reads, [captions[i] for i in used]
+    reads = torch.tensor([used.index(i) for i in ids], device="cpu")
+    return torch.stack(list(stills), dim=1), torch.tensor(ids, device="cpu"), reads, [captions[i] for i in used]
 
 
 def as_target_reads(context: torch.Tensor, ids: torch.Tensor, reads: torch.Tensor, captions: list[str]) -> Memory:
@@ -222,21 +222,21 @@ def still_batch(films: LatentFilms, size: int, generator: Source) -> tuple[torch
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source)
         stills.append(_a_still(films, row, shot, source))
-        alone = float(torch.rand(1, generator=source)) < 0.5
+        alone = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < 0.5
         captions.append([films.scene(row, shot, words) if alone else films.captions(row, words)[shot]])
     return torch.stack(stills), captions
 
 
 def _draw_shot(films: LatentFilms, generator: torch.Generator) -> tuple[int, int, np.random.Generator]:
     """A story, one of its shots, and a source of words for captions."""
-    row = int(torch.randint(len(films), (1,), generator=generator))
-    shot = int(torch.randint(films.shots(row), (1,), generator=generator))
-    return row, shot, np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    row = int(torch.randint(len(films), (1,), generator=generator, device="cpu"))
+    shot = int(torch.randint(films.shots(row), (1,), generator=generator, device="cpu"))
+    return row, shot, np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator, device="cpu")))
 
 
 def _a_still(films: LatentFilms, row: int, shot: int, generator: torch.Generator) -> torch.Tensor:
     """One of a shot's key frames, [channels, 1, height, width]."""
-    key = int(torch.randint(len(films.key_frames), (1,), generator=generator))
+    key = int(torch.randint(len(films.key_frames), (1,), generator=generator, device="cpu"))
     return films.still(row, shot, films.key_frames[key]).unsqueeze(1)
 
 

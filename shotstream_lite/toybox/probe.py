@@ -165,11 +165,14 @@ def blemish(frames: Tensor, generator: torch.Generator) -> Tensor:
     Shape: uint8 [batch, 9, H, W, 3], same out.
     """
     pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
-    kernel = torch.tensor([0.25, 0.5, 0.25])
-    if torch.rand(1, generator=generator) < 0.5:
+    kernel = pixels.new_tensor([0.25, 0.5, 0.25])
+    plain = {"dtype": torch.float32, "device": "cpu"}
+    if torch.rand(1, generator=generator, **plain) < 0.5:
         pixels = F.conv2d(pixels, kernel.view(1, 1, 1, 3).expand(3, 1, 1, 3), padding=(0, 1), groups=3)
         pixels = F.conv2d(pixels, kernel.view(1, 1, 3, 1).expand(3, 1, 3, 1), padding=(1, 0), groups=3)
-    pixels = pixels + 8 * torch.rand(1, generator=generator) * torch.randn(pixels.shape, generator=generator)
+    pixels = pixels + 8 * torch.rand(1, generator=generator, dtype=torch.float32, device="cpu") * torch.randn(
+        pixels.shape, generator=generator, dtype=torch.float32, device="cpu"
+    )
     return pixels.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
 
 

@@ -89,11 +89,11 @@ class LearntCut(ShotStreamTransformer):
         self, cache: ShotCache, latents: Tensor, captions: CaptionKeys, caption_ids: Tensor | None = None
     ) -> Tensor:
         """As in `ShotStreamTransformer`."""
-        return super().context(cache, _marked(latents, torch.zeros(latents.shape[2])), captions, caption_ids)
+        return super().context(cache, _marked(latents, latents.new_zeros(latents.shape[2])), captions, caption_ids)
 
     def chunk(self, cache: ShotCache, latents: Tensor, timestep: Tensor | float, start: int) -> Tensor:
         """As in `ShotStreamTransformer`."""
-        mark = torch.arange(start, start + latents.shape[2]) < self.first
+        mark = torch.arange(start, start + latents.shape[2], device=latents.device) < self.first
         return super().chunk(cache, _marked(latents, mark), timestep, start)
 
 

@@ -38,7 +38,7 @@ def at_levels(trajectory: Tensor, levels: Tensor) -> Tensor:
     Shape: trajectory [B, S, C, F, H, W], levels [B, F], returns [B, C, F, H, W]
     """
     batch, frames = levels.shape
-    rows, columns = torch.arange(batch)[:, None], torch.arange(frames)[None, :]
+    rows, columns = torch.arange(batch, device="cpu")[:, None], torch.arange(frames, device="cpu")[None, :]
     return trajectory.transpose(2, 3)[rows, levels.cpu(), columns].transpose(1, 2)
 
 

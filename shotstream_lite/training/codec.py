@@ -235,7 +235,9 @@ def loudness(vae: AutoencoderKLWan, pixels: Tensor, nudge: float = 0.3) -> Tenso
     picture, shares = decode_unclamped(vae, latents), []
     for channel in range(latents.shape[1]):
         nudged = latents.clone()
-        nudged[:, channel] += nudge * torch.randn(latents[:, 0].shape, generator=seeded(channel))
+        nudged[:, channel] += nudge * torch.randn(
+            latents[:, 0].shape, generator=seeded(channel), dtype=torch.float32, device="cpu"
+        )
         shares.append((decode_unclamped(vae, nudged) - picture).square().mean())
     gains = torch.stack(shares) ** 0.25
     return gains / gains.square().mean().sqrt()

@@ -37,7 +37,9 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, [samples, *shape]."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.each]).to(self.device)
+        return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32, device="cpu") for g in self.each]).to(
+            self.device
+        )
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """The same for a shape that names the samples first, as a rollout asks."""
@@ -45,12 +47,12 @@ class Draws:
 
     def index(self, high: int, *shape: int) -> Tensor:
         """Whole numbers below `high`, [samples, *shape]; on the CPU, where they index tables."""
-        return torch.stack([torch.randint(high, shape, generator=g) for g in self.each])
+        return torch.stack([torch.randint(high, shape, generator=g, device="cpu") for g in self.each])
 
     def chance(self, rate: float) -> Tensor:
         """True with probability `rate`, [samples]; on the CPU."""
-        return torch.stack([torch.rand((), generator=g) for g in self.each]) < rate
+        return torch.stack([torch.rand((), generator=g, dtype=torch.float32, device="cpu") for g in self.each]) < rate
 
     def shared_index(self, high: int) -> int:
         """A whole number below `high`, the same for all samples and processes."""
-        return int(torch.randint(high, (), generator=self.shared))
+        return int(torch.randint(high, (), generator=self.shared, device="cpu"))

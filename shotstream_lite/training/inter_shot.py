@@ -76,7 +76,7 @@ class Telling:
             self.latents, self.pixels = [], []
         forgets = draws.chance(self.config.drop_context).tolist()
         rows = [self._memory(step // self.config.shots, row, shot, forgets[row]) for row in range(len(draws))]
-        return collate([(torch.zeros(0), *row) for row in rows]).to(self.run.device)
+        return collate([(torch.zeros(0, device="cpu"), *row) for row in rows]).to(self.run.device)
 
     def add(self, shots: Tensor) -> None:
         """Takes the shots of this step into the stories; the last ones of a story nobody will remember."""
@@ -90,8 +90,8 @@ class Telling:
     def _memory(self, round_: int, row: int, shot: int, forgets: bool) -> Memory:
         sample = row + self.run.process * self._batch
         source = seeded(self.config.seed, round_, 0, 1 + sample)
-        story = self.usable[int(torch.randint(len(self.usable), (), generator=source))]
-        words = np.random.default_rng(int(torch.randint(2**62, (), generator=source)))
+        story = self.usable[int(torch.randint(len(self.usable), (), generator=source, device="cpu"))]
+        words = np.random.default_rng(int(torch.randint(2**62, (), generator=source, device="cpu")))
         captions = self.films.captions(story, words)[: self.config.shots]
         lengths = [pixels.shape[1] for pixels in self.pixels]
         picked = [] if forgets else select(lengths, self.config.budget, self.config.policy)

@@ -46,7 +46,11 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, p: Tensor, state: dict, group: dict) -> Tensor:
         if not state:
-            state.update(average=torch.zeros_like(p), square=torch.zeros_like(p), steps=torch.zeros(()))
+            state.update(
+                average=torch.zeros_like(p),
+                square=torch.zeros_like(p),
+                steps=torch.zeros((), dtype=torch.float32, device="cpu"),
+            )
         beta1, beta2 = group["betas"]
         state["steps"] += 1
         state["average"].lerp_(p.grad, 1 - beta1)
