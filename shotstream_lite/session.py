@@ -184,8 +184,10 @@ class StorySession:
         def finish(take: Take, frames: np.ndarray) -> None:
             if self.shots is not told:
                 raise StoryError("the story's shots changed while this one was made: ask for it again")
+            footage = self._reel.append(frames)
+            take.look_back([*(told.footage for told in past), footage])
             seconds = take.first_frame_seconds, take.seconds, take.model_seconds
-            self.shots = (*past, ToldShot(take.shot, self._reel.append(frames), *seconds))
+            self.shots = (*past, ToldShot(take.shot, footage, *seconds))
 
         return Take(pipeline, story, [told.footage for told in past], settings, finish)
 

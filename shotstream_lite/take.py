@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +55,7 @@ class Take(Iterator[np.ndarray]):
         self._cut = False
         self._chunks_to_come = len(chunk_sizes(latent_frames(self.shot.frames), settings.chunk))
         self._follower: str | None = None
-        self._resumed = 0.0
+        self._resumed, self._denoised = 0.0, None
         made = pipeline.shot(
             self._lines(self.shot.caption),
             past,
@@ -96,11 +98,22 @@ class Take(Iterator[np.ndarray]):
         """Says what the next shot will read: encoded while this one's last chunk is decoded."""
         self._follower = caption
 
+    def look_back(self, story: Sequence[Footage]) -> None:
+        """Encodes what the next shot will remember, while it is not waited for: on a GPU, or if a next one is known."""
+        if self._follower is not None or self._pipeline.device.type == "cuda":
+            start = time.perf_counter()
+            with suppress(torch.OutOfMemoryError):  # the next shot will try, and say so
+                self._pipeline.context(story, self.settings)
+            self.seconds += time.perf_counter() - start
+
     def _run(self, made: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         pieces: list[np.ndarray] = []
-        self._resumed = time.perf_counter()
+        self._resumed, self._began = time.perf_counter(), _now(self._pipeline.device)
         for frames in giving_back(made):
             self.seconds += time.perf_counter() - self._resumed
+            if self._denoised:
+                self.model_seconds += _seconds(self._began, self._denoised)
+            self._denoised = None
             self.first_frame_seconds = self.first_frame_seconds or self.seconds
             pieces.append(frames)
             self.frames_made += len(frames)
@@ -108,7 +121,8 @@ class Take(Iterator[np.ndarray]):
             if self._cut and latent_frames(self.frames_made) % self.settings.chunk == 0:
                 made.close()
                 break
-            self._resumed = time.perf_counter()  # what the listener does with the frames is not our time
+            # What the listener does with the frames is not our time.
+            self._resumed, self._began = time.perf_counter(), _now(self._pipeline.device)
         self.shot = replace(self.shot, frames=self.frames_made, turns=tuple(self._turned))
         self._finish(self, np.concatenate(pieces))
 
@@ -134,11 +148,23 @@ class Take(Iterator[np.ndarray]):
             self._pipeline.text.prepare([line_at(captions(story, len(self._story.shots))[-1], 0)])
         if cache.shares:
             self.shares = torch.stack(list(cache.shares.values())).mean(0).cpu()
-        elif self._pipeline.device.type == "cuda":
-            torch.cuda.synchronize(self._pipeline.device)  # or its work would count as the codec's
-        self.model_seconds += time.perf_counter() - self._resumed
+        self._denoised = _now(self._pipeline.device)
 
     def _lines(self, caption: str) -> list[Lines]:
         """What the model reads if this shot says nothing but `caption`."""
         shot = replace(self.shot, caption=caption, turns=())
         return captions(replace(self._story, shots=(*self._story.shots[:-1], shot)), len(self._story.shots))
+
+
+def _now(device: torch.device) -> Any:
+    """A mark in a device's work: on a GPU no wait for what comes before it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    mark = torch.cuda.Event(enable_timing=True)
+    mark.record(torch.cuda.current_stream(device))
+    return mark
+
+
+def _seconds(start: Any, end: Any) -> float:
+    """Between two marks that lie behind us."""
+    return end - start if isinstance(end, float) else start.elapsed_time(end) / 1000

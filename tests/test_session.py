@@ -15,6 +15,7 @@ import torch
 
 from shotstream_lite.codec import CodecError
 from shotstream_lite.errors import CheckpointError, OutOfMemory
+from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story, StoryError, Turn, captions
@@ -480,3 +481,18 @@ def test_running_out_of_memory_leaves_a_session_that_goes_on(pipeline, monkeypat
         list(StorySession(pipeline, "Another story.").next_shot("the blue box waves", frames=5))
     monkeypatch.setattr(type(encoder.encoder.block[1]), "forward", run)
     assert list(StorySession(pipeline, "Another story.").next_shot("the blue box waves", frames=5))
+
+
+def test_what_a_following_shot_remembers_is_encoded_when_its_shot_ends(pipeline, calls):
+    """And only if one follows: `tell` knows, and then the first frame does not wait for it."""
+    encoded = calls(pipeline.codec, "encode_frames")
+    session = told(pipeline, 1)
+    assert len(encoded) == 0
+    session = StorySession(pipeline, GLOBAL, seed=0)
+    take = session.next_shot(LINES[0], frames=5)
+    take.follow(LINES[1])
+    list(take)
+    assert len(encoded) == len(set(select([5], 6, "dynamic"))) and 0 < take.model_seconds < take.seconds
+    list(session.next_shot(LINES[1], frames=5))
+    assert len(encoded) == len(set(select([5], 6, "dynamic")))
+    assert np.array_equal(session.film(), told(pipeline, 2).film())

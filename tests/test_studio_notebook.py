@@ -1,6 +1,7 @@
 """The small studio of a notebook: its buttons do to the session what their names say."""
 
 import io
+import threading
 
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from shotstream_lite.session import StorySession
 
 pytest.importorskip("ipywidgets")
 
+from shotstream_lite.studio import notebook  # noqa: E402
 from shotstream_lite.studio.notebook import StoryWidget  # noqa: E402
 
 LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.")
@@ -31,7 +33,9 @@ def listed(widget: StoryWidget) -> list[str]:
     return [label.value for label in widget.film.children]
 
 
-def test_shots_are_told_and_shown(widget):
+def test_shots_are_told_and_shown(widget, monkeypatch):
+    threads, make = [], notebook._make
+    monkeypatch.setattr(notebook, "_make", lambda *args: threads.append(threading.get_ident()) or make(*args))
     assert Image.open(io.BytesIO(widget.picture.value)).size == (48 * 15, 32 * 15)
     black = widget.picture.value
     press(widget, "Shoot", LINES[0])
@@ -39,6 +43,7 @@ def test_shots_are_told_and_shown(widget):
     assert listed(widget) == [f"1. {LINES[0]}", f"2. {LINES[1]}"]
     assert [told.footage.length for told in widget.session.shots] == [13, 13]
     assert widget.picture.value != black and "13 frames" in widget.status.value
+    assert len(threads) == 2 and len(set(threads)) == 1  # what cuDNN measured is a thread's own
 
 
 def test_retake_and_undo(widget):

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import ipywidgets as widgets
 import numpy as np
@@ -30,6 +31,7 @@ class StoryWidget(widgets.VBox):
         self._take: Take | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._maker = ThreadPoolExecutor(1, "maker")  # one for all shots: what a GPU measured is a thread's own
         self.picture = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
         self.prompt = widgets.Text(placeholder="What happens next?", layout=widgets.Layout(width="100%"))
         self.status = widgets.Label("Say what happens, and press Shoot.")
@@ -100,9 +102,9 @@ class StoryWidget(widgets.VBox):
         self._thread.start()
 
     def _run(self, take: Take) -> None:
-        """Shows frames at the film's pace while a second thread makes the next chunk."""
+        """Shows frames at the film's pace while another thread makes the next chunk."""
         pieces: queue.Queue[np.ndarray | Exception | None] = queue.Queue(maxsize=1)
-        threading.Thread(target=_make, args=(take, pieces), daemon=True).start()
+        self._maker.submit(_make, take, pieces)
         problem: Exception | None = None
         due = time.monotonic()
         while (piece := pieces.get()) is not None:
