@@ -42,13 +42,13 @@ def check_file(path: str | Path, most: int | None = None, error: Error = StoryEr
     try:
         found = os.stat(path)
     except (OSError, ValueError) as problem:  # ValueError: the name holds a zero byte
-        raise error(f"{_shown(path)}: cannot be read ({reason(problem)}): {again or 'check the name'}") from None
+        raise error(f"{shown(path)}: cannot be read ({reason(problem)}): {again or 'check the name'}") from None
     if not stat.S_ISREG(found.st_mode):
         what = "it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file"
-        raise error(f"{_shown(path)}: cannot be read ({what}): {again or 'check the name'}")
+        raise error(f"{shown(path)}: cannot be read ({what}): {again or 'check the name'}")
     if most is not None and found.st_size > most:
         sizes = f"{found.st_size / MEBIBYTE:.0f} MiB, at most {most / MEBIBYTE:.0f} are read"
-        raise error(f"{_shown(path)}: cannot be read ({sizes}): {again or 'check the name'}")
+        raise error(f"{shown(path)}: cannot be read ({sizes}): {again or 'check the name'}")
     return Path(path)
 
 
@@ -58,9 +58,9 @@ def read_text(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError,
         return check_file(path, most, error, again).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         mend = again or "save the file as UTF-8"
-        raise error(f"{_shown(path)}: not UTF-8 text (byte {problem.start}): {mend}") from None
+        raise error(f"{shown(path)}: not UTF-8 text (byte {problem.start}): {mend}") from None
     except OSError as problem:
-        raise error(f"{_shown(path)}: cannot be read ({reason(problem)}): {again or 'check the name'}") from None
+        raise error(f"{shown(path)}: cannot be read ({reason(problem)}): {again or 'check the name'}") from None
 
 
 def read_json(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError, again: str = "") -> dict[str, Any]:
@@ -68,8 +68,8 @@ def read_json(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError,
     try:
         return parse_json(read_text(path, most, error, again), error, again)
     except error as problem:
-        named = str(problem).startswith(f"{_shown(path)}: ")
-        raise error(str(problem) if named else f"{_shown(path)}: {problem}") from None
+        named = str(problem).startswith(f"{shown(path)}: ")
+        raise error(str(problem) if named else f"{shown(path)}: {problem}") from None
 
 
 def parse_json(text: str, error: Error = StoryError, again: str = "") -> dict[str, Any]:
@@ -100,12 +100,12 @@ def parse_json(text: str, error: Error = StoryError, again: str = "") -> dict[st
 class Part:
     """An unfinished file beside `path`, of this writer alone, which takes the name when it is finished.
 
-    `left` are the unfinished files of killed writers that were found there, and are gone now. Raises OSError.
+    What killed writers left there goes, see `remove_left`. Raises OSError.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.target = Path(os.path.realpath(path))  # a link stays a link
-        self.left = remove_left(self.target)
+        remove_left(self.target)
         self.path = self.target.with_name(f"{self.target.name}.{secrets.token_hex(4)}.part")
         lock = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less the umask, as open() does it
         self._mode, self._lock = stat.S_IMODE(os.fstat(lock).st_mode), lock
@@ -133,9 +133,9 @@ class Part:
             self._lock = None
 
 
-def remove_left(path: Path) -> list[Path]:
-    """Removes what killed writers of `path` left beside it, and returns their names."""
-    gone = []
+def remove_left(path: str | Path) -> list[Path]:
+    """Removes what killed writers of `path` left beside it, and returns the names."""
+    gone, path = [], Path(os.path.realpath(path))
     for part in path.parent.glob(_literal(path.name) + _PART):
         with suppress(OSError):  # somebody is writing it
             if fcntl:
@@ -207,8 +207,8 @@ def share(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: str | Path, error: Error) -> Iterator[None]:
-    """Says in one line that the disk refused."""
+def writing(path: str | Path, error: Error, mend: str = "") -> Iterator[None]:
+    """Says in one line that the disk refused, and how to fix it if not in the usual way."""
     try:
         yield
     except ShotStreamError:
@@ -216,17 +216,17 @@ def writing(path: str | Path, error: Error) -> Iterator[None]:
     except (SafetensorError, RuntimeError) as problem:
         if isinstance(problem, RuntimeError) and "inline_container" not in str(problem):  # not torch.save's
             raise
-        raise error(f"{_shown(path)}: cannot be written ({reason(problem)}): make room there") from None
+        raise error(f"{shown(path)}: cannot be written ({reason(problem)}): {mend or 'make room there'}") from None
     except (OSError, ValueError) as problem:
         if isinstance(problem, ValueError) and str(problem) != "embedded null byte":  # not the name's
             raise
-        full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        mend = "make room there" if full else "choose another place"
-        raise error(f"{_shown(path)}: cannot be written ({reason(problem)}): {mend}") from None
+        full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = mend or ("make room there" if full else "choose another place")
+        raise error(f"{shown(path)}: cannot be written ({reason(problem)}): {mend}") from None
 
 
-def _shown(path: str | Path) -> str:
-    """A name that fits into a line."""
+def shown(path: str | Path) -> str:
+    """A file's name as a line can hold it."""
     name = str(path)
     name = name if name.isprintable() else ascii(name)[1:-1]
     return name if len(name) <= 200 else f"{name[:100]}...{name[-60:]}"

@@ -2,8 +2,9 @@
 
 import math
 import os
-import tempfile
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -11,29 +12,34 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shotstream_lite.errors import FilmError
+from shotstream_lite.errors import FilmError, ShotStreamError, reason
+from shotstream_lite.files import Part, check_file, shown, writing
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SMALL, COMFORTABLE = 200, 480  # films lower than the first are enlarged to at least the second (pixels)
+# A film can be played while it grows: what a killed process leaves, too. It becomes an ordinary file when it ends.
+_GROWING = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "frag_duration": "1000000"}
 # Small crisp pictures need few bits anyway: "veryfast" leaves the cores to the model; with "zerolatency" each
 # frame goes to the file when it comes.
 _X264 = {"crf": "16", "preset": "veryfast", "tune": "zerolatency"}
+_ENCODERS = {"libx264": _X264, "libopenh264": {"b": "8M"}, "h264_videotoolbox": {"b": "8M"}, "h264_mf": {"b": "8M"}}
+"""Of H.264, by which of them an ffmpeg was built with; the others take bits a second."""
 
 
 def check_film_path(path: str | Path) -> Path:
     """Raises FilmError unless a film can be written there; ask before the work starts. Writes nothing."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise FilmError(f"{path}: the name must end in {', '.join(FORMATS)}: rename the film")
-    if path.is_dir():
-        raise FilmError(f"{path}: is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise FilmError(f"{path}: the folder {path.parent} is not there: make it first")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise FilmError(f"{path}: the folder cannot be written to ({error.strerror}): choose another") from None
+        raise FilmError(f"{shown(path)}: the name must end in {', '.join(FORMATS)}: rename the film")
+    with _writing(path):
+        if path.is_dir():
+            raise FilmError(f"{path}: is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise FilmError(f"{path}: the folder {path.parent} is not there: make it first")
+        if path.exists() and not path.is_file():
+            raise FilmError(f"{path}: is no regular file: choose another name")
+        Part(path).drop()
+    _encoder()
     return path
 
 
@@ -47,26 +53,41 @@ def pyav() -> ModuleType:
     return av
 
 
+def _encoder() -> tuple[str, dict[str, str]]:
+    av = pyav()
+    for name, options in _ENCODERS.items():
+        with suppress(ValueError):  # PyAV's UnknownCodecError
+            av.Codec(name, "w")
+            return name, options
+    raise FilmError("this PyAV has no H.264 encoder: pip install --force-reinstall --only-binary av av")
+
+
 class FilmWriter:
     """Writes a film as its frames come; use as a context manager.
 
-    The film grows in `<name>.part` and takes its name when the block ends, also by Ctrl-C: what is finished
-    is then a playable film. An error in the block, or a block without a frame, leaves nothing behind and an
-    existing film as it was.
+    The film grows in a file of its own beside `path` and takes the name when the block ends. If the block is left by
+    an error or by Ctrl-C, what is finished is a playable film all the same: under that name if no film had it, else
+    under `stopped`; `path` then says where. A block without a frame leaves nothing behind.
 
     Args:
         path: ends in .mp4, .mov or .mkv.
         fps: frames a second.
         scale: each pixel becomes scale x scale; None enlarges small films (64 x 96 to 512 x 768).
+        stopped: where a film goes that was not finished; None: to `path` or, if there is a film, to NAME-stopped.
 
     Raises FilmError if the path is no good, and when the disk refuses.
     """
 
-    def __init__(self, path: str | Path, fps: int = 16, scale: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, fps: int = 16, scale: int | None = None, stopped: str | Path | None = None
+    ) -> None:
         self.path = check_film_path(path)
         self.fps, self.scale = fps, scale
+        self.stopped = Path(stopped) if stopped else self.path
+        if not stopped and self.path.exists():
+            self.stopped = self.path.with_stem(f"{self.path.stem}-stopped")
         self.frames_written = 0
-        self._part = self.path.with_name(self.path.name + ".part")
+        self._part: Part | None = None
         self._container: Any = None
 
     def __enter__(self) -> "FilmWriter":
@@ -77,39 +98,55 @@ class FilmWriter:
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise FilmError(f"{self.path}: frames must be uint8 [f, H, W, 3], not {frames.dtype} {frames.shape}")
-        try:
+        with _writing(self.path):
             for frame in frames:
                 self._write_one(frame)
-        except pyav().FFmpegError as error:
-            raise FilmError(f"{self.path}: cannot be written ({error.strerror}): is the disk full?") from None
 
     def close(self) -> None:
         """Finishes the film and gives it its name. Nothing happens if no frame was written."""
-        if self._container is None:
-            return
-        try:
-            self._container.mux(self._stream.encode())
-            self._container.close()
-            os.replace(self._part, self.path)
-        except (pyav().FFmpegError, OSError) as error:
-            raise FilmError(f"{self.path}: cannot be finished ({error.strerror}): see {self._part}") from None
-        finally:
-            self._container = None
-
-    def discard(self) -> None:
-        """Drops what was written; a film that was there before stays."""
         if self._container is not None:
-            self._container.close()
-            self._container = None
-        self._part.unlink(missing_ok=True)
+            with _writing(self.path):
+                self._container.mux(self._stream.encode())
+                self._container.close()
+                self._part.keep()
+                self._container = self._part = None
+
+    def stop(self) -> bool:
+        """Makes a film of what is finished, see `stopped`; whether there is one."""
+        if self._part is None:
+            return False
+        kept = False
+        with suppress(OSError):
+            try:
+                if self._container is not None:
+                    self._container.mux(self._stream.encode())
+                    self._container.close()
+            except (pyav().FFmpegError, OSError):  # the disk is full
+                with suppress(pyav().FFmpegError, OSError):
+                    self._container.close()
+                _cut_to_fragments(self._part.path)
+            if _plays(self._part.path):
+                self._part.keep(self.stopped)
+                self.path, kept = self.stopped, True
+        self._part.drop()
+        self._container = self._part = None
+        return kept
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, Exception):
-            self.discard()
-        else:  # the end, or Ctrl-C
-            self.close()
+        if kind is None:
+            try:
+                self.close()
+                return
+            except FilmError as refused:
+                error = refused
+        if not self.stop():
+            self.frames_written = 0
+        elif isinstance(error, ShotStreamError):
+            raise type(error)(f"{error}; {self.path} holds what is finished") from None
+        if kind is None:
+            raise error
 
     def _write_one(self, frame: np.ndarray) -> None:
         if self._container is None:
@@ -128,14 +165,49 @@ class FilmWriter:
         self._scale = self.scale or default_scale(height, width)
         if height * self._scale % 2 or width * self._scale % 2:
             raise FilmError(f"{self.path}: H.264 needs even sides, not {height} x {width}: use an even scale")
-        self._container = pyav().open(str(self._part), "w", format=FORMATS[self.path.suffix.lower()])
-        self._stream = self._container.add_stream("libx264", rate=self.fps, options=_X264)
+        encoder, options = _encoder()
+        self._part = Part(self.path)
+        kind = FORMATS[self.path.suffix.lower()]
+        growing = _GROWING if kind != "matroska" else {}
+        self._container = pyav().open(str(self._part.path), "w", format=kind, container_options=growing)
+        self._stream = self._container.add_stream(encoder, rate=self.fps, options=options)
         self._stream.height, self._stream.width = height * self._scale, width * self._scale
         self._stream.pix_fmt = "yuv420p"
         # Say how YUV becomes RGB: players guess otherwise, and the colours shift.
-        self._stream.codec_context.colorspace = pyav().video.reformatter.Colorspace.ITU709
-        self._stream.codec_context.color_primaries = pyav().video.reformatter.ColorPrimaries.BT709
-        self._stream.codec_context.color_trc = pyav().video.reformatter.ColorTrc.BT709
+        colours = pyav().video.reformatter
+        self._stream.codec_context.colorspace = colours.Colorspace.ITU709
+        self._stream.codec_context.color_primaries = colours.ColorPrimaries.BT709
+        self._stream.codec_context.color_trc = colours.ColorTrc.BT709
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    with writing(path, FilmError):
+        try:
+            yield
+        except pyav().FFmpegError as error:  # some of them are no OSError
+            raise OSError(error.errno, error.strerror) from None
+
+
+def _cut_to_fragments(path: Path) -> None:
+    """Cuts off the fragment that the disk cut short (ISO 14496-12: a box is its size and its name first), if whole
+    ones come before it."""
+    with open(path, "r+b") as file:
+        size, start, whole = os.path.getsize(path), 0, 0
+        while start + 8 <= size:
+            file.seek(start)
+            length, name = struct.unpack(">I4s", file.read(8))
+            start += max(length, 8)
+            whole = start if name == b"mdat" and start <= size else whole
+        if whole:
+            file.truncate(whole)
+
+
+def _plays(path: Path) -> bool:
+    """Whether a film has a first frame; one that the disk cut short may have none."""
+    with suppress(pyav().FFmpegError, OSError, IndexError), pyav().open(str(path)) as container:
+        return next(container.decode(video=0), None) is not None
+    return False
 
 
 def default_scale(height: int, width: int) -> int:
@@ -146,11 +218,12 @@ def default_scale(height: int, width: int) -> int:
 
 def read_film(path: str | Path) -> np.ndarray:
     """All frames of a film, uint8 [f, H, W, 3], in the size they were written with (scale included)."""
+    check_file(path, error=FilmError)
     try:
-        with pyav().open(str(path)) as container:
+        with pyav().open(os.path.abspath(path)) as container:  # or ffmpeg takes a name with a colon for an address
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     except (pyav().FFmpegError, OSError, IndexError, ValueError) as error:
-        raise FilmError(f"{path}: not a film that can be read ({error}): check the name") from None
+        raise FilmError(f"{shown(path)}: not a film that can be read ({reason(error)}): check the name") from None
 
 
 def film_strip(shots: Sequence[np.ndarray], columns: int = 6, gap: int = 2) -> np.ndarray:

@@ -237,7 +237,12 @@ class ShotStreamPipeline:
         for chunk in chunks:
             for part in chunk.tensor_split([lead], dim=2):
                 if part.shape[2]:
-                    yield to_host(to_frames(decoder.decode(part)[0].transpose(0, 1))).numpy()
+                    pixels = decoder.decode(part)[0].transpose(0, 1)
+                    if not pixels.isfinite().all():
+                        cause = "weights damaged, or precision too low for them"
+                        mend = "fetch them again, or tell without float8"
+                        raise CheckpointError(f"{self.name}: frames came out that are not finite ({cause}): {mend}")
+                    yield to_host(to_frames(pixels)).numpy()
             lead = 0
 
     @torch.inference_mode()

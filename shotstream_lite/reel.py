@@ -7,20 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shotstream_lite.errors import FilmError
+from shotstream_lite.files import writing
+
 
 class Reel:
     """All footage of one session in one temporary file, which goes when the last piece of footage does."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the reel lives)  # noqa: SIM115, lives as long as the reel
+        with writing("the folder for temporary files", FilmError, "set TMPDIR to one that can be written to"):
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the reel
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
 
     def append(self, frames: np.ndarray) -> "Footage":
         """Stores the frames of a shot, uint8 [frames, height, width, 3]."""
-        with self._lock:
+        with self._lock, writing(tempfile.gettempdir(), FilmError, "make room there, or set TMPDIR to another folder"):
             offset = self._file.seek(0, 2)
             self._file.write(np.ascontiguousarray(frames).data)
+            self._file.flush()
         return Footage(self, offset, len(frames), frames.shape[1], frames.shape[2])
 
     def read(self, offset: int, size: int) -> bytes:

@@ -12,7 +12,16 @@ import torch
 from safetensors.torch import save_file
 
 from shotstream_lite.errors import CheckpointError, StoryError, about
-from shotstream_lite.files import MAX_TEXT, Part, read_json, read_text, whole_file, whole_folder, write_text
+from shotstream_lite.files import (
+    MAX_TEXT,
+    Part,
+    read_json,
+    read_text,
+    remove_left,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 
 unix = pytest.mark.skipif(os.name == "nt", reason="pipes, devices and modes of Unix")
 
@@ -69,7 +78,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def test_writers_of_one_name_do_not_meet(tmp_path):
     path = tmp_path / "film [1].mp4"
     one, two = Part(path), Part(path)
-    assert one.path != two.path and not two.left  # the second does not take the first for a dead one's
+    assert one.path != two.path and not remove_left(path)  # the second does not take the first for a dead one's
     one.path.write_text("one")
     two.path.write_text("two")
     two.keep()
@@ -81,10 +90,7 @@ def test_what_a_killed_writer_left_is_found_and_removed(tmp_path):
     code = "import os, sys; from shotstream_lite.files import Part; p = Part(sys.argv[1]); os._exit(9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.txt")], env=os.environ)
     (killed,) = tmp_path.iterdir()
-    part = Part(tmp_path / "x.txt")
-    assert part.left == [killed] and list(tmp_path.iterdir()) == [part.path]
-    part.drop()
-    assert not list(tmp_path.iterdir())
+    assert remove_left(tmp_path / "x.txt") == [killed] and not list(tmp_path.iterdir())
 
 
 @unix

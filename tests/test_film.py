@@ -1,7 +1,8 @@
-"""Films on disk: the same frames come back, Ctrl-C saves, errors leave everything as it was."""
+"""Films on disk: the same frames come back, Ctrl-C saves, what is finished stays whatever happens."""
 
 import ast
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from shotstream_lite import film as film_module
+from shotstream_lite.errors import CheckpointError, FilmError
 from shotstream_lite.film import (
-    FilmError,
     FilmWriter,
     check_film_path,
     default_scale,
@@ -24,6 +25,10 @@ COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (2
 
 def flat(colour, frames: int = 1, height: int = 64, width: int = 96) -> np.ndarray:
     return np.full((frames, height, width, 3), colour, np.uint8)
+
+
+def noise(frames: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (frames, 240, 320, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
@@ -62,15 +67,92 @@ def test_default_scale():
     ]
 
 
-def test_ctrl_c_saves_what_is_finished(tmp_path):
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, CheckpointError])
+def test_what_is_finished_stays_a_film(tmp_path, error, suffix):
+    path = tmp_path / f"film{suffix}"
+    with pytest.raises(error) as raised, FilmWriter(path) as film:
+        film.write(flat(COLOURS[0], frames=5))
+        raise error("what")
+    assert film.path == path and len(read_film(path)) == 5
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    if error is CheckpointError:
+        assert str(raised.value) == f"what; {path} holds what is finished"
+
+
+def test_what_is_unfinished_replaces_no_film(tmp_path):
     path = tmp_path / "film.mp4"
     path.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt), FilmWriter(path) as film:
         film.write(flat(COLOURS[0], frames=5))
-        assert path.read_bytes() == b"old" and (tmp_path / "film.mp4.part").exists()
         raise KeyboardInterrupt
-    assert len(read_film(path)) == 5
-    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+    assert path.read_bytes() == b"old" and film.path == tmp_path / "film-stopped.mp4" and len(read_film(film.path)) == 5
+    with pytest.raises(KeyboardInterrupt), FilmWriter(path, stopped=tmp_path / "x.mp4") as film:
+        film.write(flat(COLOURS[0]))
+        raise KeyboardInterrupt
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["film-stopped.mp4", "film.mp4", "x.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_film_plays_while_it_grows(tmp_path, suffix):
+    film = FilmWriter(tmp_path / f"film{suffix}", fps=16)
+    film.write(noise(40))
+    (part,) = tmp_path.iterdir()  # what kill -9 would leave
+    with av.open(str(part)) as container, suppress(av.FFmpegError):
+        for number, _ in enumerate(container.decode(video=0)):  # noqa: B007
+            pass
+    assert number >= 15
+    film.write(noise(1))
+    film.close()
+    with av.open(str(film.path)) as container:  # an ordinary film, with an index
+        assert suffix == ".mkv" or container.streams.video[0].frames == 41
+
+
+@pytest.mark.parametrize("kept", [0, 32])
+def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, monkeypatch, kept):
+    resource = pytest.importorskip("resource")  # the system refuses what is longer, as a full disk does
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    film = FilmWriter(tmp_path / "film.mp4", fps=16)
+    monkeypatch.setattr(film_module, "_X264", {})
+    try:
+        with pytest.raises(FilmError) as complaint, film:
+            film.write(noise(kept))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**21 * (kept > 0), before[1]))
+            for _ in range(10):
+                film.write(noise(16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = str(complaint.value)
+    assert message.startswith(f"{film.path}: cannot be written (File too large): make room there")
+    if kept:
+        assert message.endswith("film.mp4 holds what is finished") and len(read_film(film.path)) >= kept
+    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"] * (kept > 0)
+
+
+def test_two_writers_of_one_film_do_not_meet(tmp_path):
+    path = tmp_path / "film.mp4"
+    with FilmWriter(path) as first:
+        first.write(flat(COLOURS[0], frames=3))
+        with FilmWriter(path) as second:
+            second.write(flat(COLOURS[1], frames=5))
+        assert len(read_film(path)) == 5
+    assert len(read_film(path)) == 3 and [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_an_ffmpeg_without_x264(tmp_path, monkeypatch):
+    monkeypatch.delitem(film_module._ENCODERS, "libx264")
+    with pytest.raises(FilmError, match="no H.264 encoder: pip install"):
+        check_film_path(tmp_path / "film.mp4")
+    monkeypatch.setitem(film_module._ENCODERS, "libx264rgb", {})  # another one will do
+    assert check_film_path(tmp_path / "film.mp4")
+
+
+def test_a_name_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("http:film.mp4", "concat:a|b.mp4", "film %03d.mp4"):
+        with FilmWriter(name) as film:
+            film.write(flat(COLOURS[0]))
+        assert len(read_film(name)) == 1
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
@@ -83,15 +165,6 @@ def test_without_a_frame_nothing_changes(tmp_path, error):
                 raise error
     except (RuntimeError, KeyboardInterrupt):
         pass
-    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_an_error_leaves_the_old_film(tmp_path):
-    path = tmp_path / "film.mp4"
-    path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), FilmWriter(path) as film:
-        film.write(flat(COLOURS[0], frames=5))
-        raise RuntimeError
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -112,10 +185,10 @@ def test_bad_places_are_refused_before_work(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
-    def refuse(**_):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # a mode would not stop an administrator
+    monkeypatch.setattr("os.open", refuse)  # a mode would not stop an administrator
     with pytest.raises(FilmError, match="Permission denied.*choose another"):
         FilmWriter(tmp_path / "film.mp4")
 
@@ -128,10 +201,10 @@ def test_bad_frames_are_refused(tmp_path):
         film.write(flat(COLOURS[0], height=32))
     with pytest.raises(FilmError, match="even"), FilmWriter(tmp_path / "c.mp4", scale=1) as film:
         film.write(flat(COLOURS[0], height=63))
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["b.mp4"]  # its first frame
     (tmp_path / "no.mp4").write_bytes(b"no film")
     for name in ("no.mp4", "absent.mp4"):
-        with pytest.raises(FilmError, match="not a film"):
+        with pytest.raises(FilmError, match="not a film|cannot be read"):
             read_film(tmp_path / name)
 
 

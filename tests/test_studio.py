@@ -426,7 +426,7 @@ def test_a_hundred_fast_clicks(house, page):
         ("", "not JSON"),
         ("{", "not JSON"),
         ("[]", "holds a list"),
-        ("[" * 100_000, "holds no story"),
+        ("[" * 100_000, "nested too deep"),
         ("x" * (limits.MAX_FILE + 1), "no story file"),
         (None, "no story file"),
         ({"shot1": 3}, "global_caption is missing"),
