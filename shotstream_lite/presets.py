@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from shotstream_lite.configs import AGAIN, checked, read_config
 from shotstream_lite.convert import check_fit, finite, read_weights
 from shotstream_lite.errors import CheckpointError, reason
-from shotstream_lite.files import MEBIBYTE, read_json
+from shotstream_lite.files import MEBIBYTE, read_json, shown
 from shotstream_lite.flow import FEW_STEPS
 from shotstream_lite.history import POLICIES
 from shotstream_lite.released import read_release
@@ -36,6 +36,7 @@ PRESETS: dict[str, Path] = {"toybox": _HERE / "weights" / "toybox", "wan-1.3b": 
 WEIGHTS = ("student", "intra-shot", "causal-init", "teacher", "base")
 """Transformers a model folder may hold; the student lies in `transformer`, where stock diffusers looks for it."""
 
+MAX_STEPS = 100  # a chunk; the teacher takes 50
 _WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
 _WHOLE |= {"text_tokens": (1, 4096)}
 _OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt"}  # fixed when it was trained
@@ -68,20 +69,19 @@ class StreamSettings:
         for name, (low, high) in _WHOLE.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise StoryError(f"settings: {name} is {value!r}: write a whole number from {low} to {high}")
+                raise StoryError(f"settings: {name} is {shown(repr(value))}: write a whole number from {low} to {high}")
         check_frames(self.shot_frames, "settings: shot_frames")
         if self.policy not in list(POLICIES):
-            raise StoryError(f"settings: policy is {self.policy!r}: write one of {', '.join(POLICIES)}")
+            raise StoryError(f"settings: policy is {shown(repr(self.policy))}: write one of {', '.join(POLICIES)}")
         if not _is_number(self.phase):
-            raise StoryError(f"settings: phase is {self.phase!r}: write a number of radians")
+            raise StoryError(f"settings: phase is {shown(repr(self.phase))}: write a number of radians")
         if not _is_number(self.shift) or self.shift <= 0:
-            raise StoryError(f"settings: shift is {self.shift!r}: write a number above 0")
+            raise StoryError(f"settings: shift is {shown(repr(self.shift))}: write a number above 0")
         if not _is_number(self.guidance) or not isinstance(self.negative_prompt, str):
             raise StoryError("settings: guidance and negative_prompt are a number and a text")
         if not isinstance(self.steps, list | tuple) or not all(map(_is_number, self.steps)) or not _falls(self.steps):
-            raise StoryError(
-                f"settings: steps is {self.steps!r}: write a list of falling numbers, 1000 first, all above 0"
-            )
+            mend = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
+            raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {mend}")
         object.__setattr__(self, "steps", tuple(self.steps))
 
     def changed(self, changes: Mapping[str, Any]) -> "StreamSettings":
@@ -89,7 +89,7 @@ class StreamSettings:
         known = [f.name for f in fields(self) if f.name not in _OF_THE_MODEL]
         for name in changes:
             if name not in known:
-                raise StoryError(f"settings: {name!r} is unknown: write one of {', '.join(known)}")
+                raise StoryError(f"settings: {shown(repr(name))} is unknown: write one of {', '.join(known)}")
         return replace(self, **changes)
 
     def changes(self, other: "StreamSettings") -> dict[str, Any]:
@@ -317,4 +317,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _falls(steps: Sequence[float]) -> bool:
-    return bool(steps) and steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))
+    return 0 < len(steps) <= MAX_STEPS and steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))

@@ -12,7 +12,7 @@ import numpy as np
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage, Reel
-from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, check_shot, every_line
+from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, check_shot, every_line, is_whole
 from shotstream_lite.story_files import load_story, save_story
 from shotstream_lite.take import Take
 
@@ -119,6 +119,8 @@ class StorySession:
         wishes = {"caption": caption, "frames": frames, "seed": _following(old.seed) if seed is None else seed}
         wishes |= {"turns": None if caption is None else (), "settings": None if settings is None else dict(settings)}
         shot = replace(old, **{name: value for name, value in wishes.items() if value is not None})
+        if is_whole(frames):  # of a shorter shot, the turns that it still reaches
+            shot = replace(shot, turns=tuple(turn for turn in shot.turns if turn.frame < frames))
         return self._tell(self.shots[: number - 1], shot)
 
     def undo(self) -> ToldShot:
@@ -155,7 +157,9 @@ class StorySession:
         """A session about to tell a written story. Every caption is checked now, before the first frame is made."""
         session = cls(pipeline, story.global_caption, story.seed, story.settings)
         for number, lines in enumerate(captions(story, len(story.shots)), start=1):
-            session._of_one_shot(story.shots[number - 1].settings, f"shot{number}")
+            shot = story.shots[number - 1]
+            check_shot(replace(shot, frames=shot.frames or session.settings.shot_frames), f"shot{number}")
+            session._of_one_shot(shot.settings, f"shot{number}")
             for line in every_line(lines):
                 pipeline.text.check([line], first=number)
         session.script = story.shots

@@ -48,13 +48,15 @@ class Story:
     """A global caption (who, where), its shots, and what is needed to tell it again exactly.
 
     `settings` is kept as written and understood by whoever tells the story (height, policy, ...).
-    Raises StoryError when a caption, frame count or seed is no good. A story not yet told has no shots.
+    `unread` names what its file holds besides. Raises StoryError when a caption, frame count or seed is no good. A
+    story not yet told has no shots.
     """
 
     global_caption: str
     shots: tuple[Shot, ...] = ()
     seed: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         check_caption(self.global_caption, "global_caption")
@@ -98,11 +100,12 @@ def check_shot(shot: Shot, name: str) -> None:
     check_caption(shot.caption, name)
     check_frames(shot.frames, f"frames of {name}")
     _check_seed(shot.seed, f"seed of {name}")
-    before = -1
+    before, end = -1, shot.frames or MAX_FRAMES
     for turn in shot.turns:
         check_caption(turn.caption, f"a turn of {name}")
-        if not is_whole(turn.frame) or not before < turn.frame <= MAX_FRAMES:
-            raise StoryError(f"turns of {name}: frame is {turn.frame!r}: write rising frames from 0 to {MAX_FRAMES}")
+        if not is_whole(turn.frame) or not before < turn.frame < end:
+            got = turn.frame if is_whole(turn.frame) and abs(turn.frame) < 10**9 else kind(turn.frame)
+            raise StoryError(f"turns of {name}: frame is {got}: write rising frames from 0 to {end - 1}")
         before = turn.frame
     if not isinstance(shot.settings, Mapping):
         raise StoryError(f"shot_settings of {name} is {kind(shot.settings)}: write an object or null")

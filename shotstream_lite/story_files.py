@@ -78,25 +78,33 @@ def parse_story(text: str, source: str = "story") -> Story:
         return _story_of_keys(parse_json(text))
 
 
-def _story_of_keys(data: Mapping[str, Any]) -> Story:
+def _story_of_keys(data: dict[str, Any]) -> Story:
     shots = [key for key in data if _SHOT_KEY.fullmatch(key)]
-    _check_keys(data, [*_OTHER_KEYS, *shots, f"shot{len(shots) + 1}"])
+    if "frames_per_shot" in data and "frames" not in data:  # what others call it
+        data = {"frames" if key == "frames_per_shot" else key: value for key, value in data.items()}
+    unread = _unread(data, [*_OTHER_KEYS, *shots, f"shot{len(shots) + 1}"])
     count = max((int(key[4:]) for key in shots), default=1)
     for number in range(1, count + 1):
         if f"shot{number}" not in data:
-            mend = f"or renumber up to shot{count}" if shots else "with a caption"
-            raise StoryError(f"shot{number} is missing: add it {mend}")
+            listed = next((key for key in unread if isinstance(data[key], list)), None)
+            mend = f"add it or renumber up to shot{count}" if shots else "add it with a caption"
+            mend = f"write what {listed[:40]} lists as shot1, shot2, ..." if listed and not shots else mend
+            raise StoryError(f"shot{number} is missing: {mend}")
     if "global_caption" not in data:
         raise StoryError("global_caption is missing: add it and say who and what the whole story shows")
-    settings = data.get("settings", {})
+    settings = data.get("settings")
+    settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise StoryError(f'settings is {kind(settings)}: write an object such as {{"policy": "dynamic"}}')
-    frames = [data["frames"]] * count if is_whole(data.get("frames")) else _per_shot(data, "frames", count)
+    frames = data.get("frames")
+    if not (frames is None or is_whole(frames) or isinstance(frames, list)):
+        raise StoryError(f"frames is {kind(frames)}: write a whole number such as 33, or a list with one for each shot")
+    frames = [frames] * count if is_whole(frames) else _per_shot(data, "frames", count)
     seeds = _per_shot(data, "seeds", count)
     turns = [_turns(value, f"turns of shot{i}") for i, value in enumerate(_per_shot(data, "turns", count), start=1)]
     switched = [{} if value is None else value for value in _per_shot(data, "shot_settings", count)]
     told = (Shot(data[f"shot{i + 1}"], frames[i], seeds[i], turns[i], switched[i]) for i in range(count))
-    return Story(data["global_caption"], tuple(told), data.get("seed"), settings)
+    return Story(data["global_caption"], tuple(told), data.get("seed"), settings, unread)
 
 
 def _turns(value: Any, name: str) -> tuple[Turn, ...]:
@@ -107,14 +115,19 @@ def _turns(value: Any, name: str) -> tuple[Turn, ...]:
     return tuple(Turn(**turn) for turn in value)
 
 
-def _check_keys(data: Mapping[str, Any], known: Sequence[str]) -> None:
+def _unread(data: Mapping[str, Any], known: Sequence[str]) -> tuple[str, ...]:
+    """Keys that are nobody's, such as those of data sets. Raises StoryError for one that looks like a slip."""
+    unread = []
     for key in data:
         if key == "shot0":
             raise StoryError("shot0: shots are counted from shot1, renumber them")
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]}?" if near else "remove it (known: global_caption, shot1, ...)"
-            raise StoryError(f"unknown key {json.dumps(key)[:60]}: {mend}")
+            plain = re.sub(r"[\s_-]+", "_", key.strip().lower())
+            plain = re.sub(r"^shot_0*(?=\d)", "shot", plain)
+            if near := [plain] if plain in known else difflib.get_close_matches(plain, known, n=1, cutoff=0.8):
+                raise StoryError(f"unknown key {json.dumps(key)[:60]}: did you mean {near[0]}?")
+            unread.append(key if key.isprintable() and len(key) <= 60 else json.dumps(key)[:60])
+    return tuple(unread)
 
 
 def _per_shot(data: Mapping[str, Any], name: str, count: int) -> Sequence[Any]:

@@ -14,9 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shotstream_lite.cli import main
+from shotstream_lite import __version__
+from shotstream_lite.cli import COMMANDS, main
+from shotstream_lite.codec import StreamDecoder
 from shotstream_lite.film import read_film
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.reel import Reel
 from shotstream_lite.session import StorySession
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +137,6 @@ def without(name: str) -> dict:
         (GOOD | {"shot2": ""}, "shot2 is empty", "say in a sentence"),
         (GOOD | {"shot2": " \n "}, "shot2 is empty", "say in a sentence"),
         (GOOD | {"shoot3": "A ball."}, 'unknown key "shoot3"', "did you mean shot3"),
-        (GOOD | {"zzz": 1}, 'unknown key "zzz"', "remove it"),
         (GOOD | {"shot2": 5}, "shot2 is a number", "write a text"),
         (GOOD | {"shot2": None}, "shot2 is null", "write a text"),
         (GOOD | {"global_caption": ["A ball."]}, "global_caption is a list", "write a text"),
@@ -151,7 +153,7 @@ def without(name: str) -> dict:
         (GOOD | {"frames": 0}, "frames of shot1 is 0", "write 1, 5, 9"),
         (GOOD | {"frames": [13, -5]}, "frames of shot2 is -5", "write 1, 5, 9"),
         (GOOD | {"frames": [13, 12]}, "frames of shot2 is 12", "write 9 or 13"),
-        (GOOD | {"frames": "many"}, "frames is a text", "write a list"),
+        (GOOD | {"frames": "many"}, "frames is a text", "write a whole number such as 33, or a list"),
     ],
 )
 def test_a_bad_story(folder, model_folder, capsys, story, field, mend):
@@ -215,11 +217,16 @@ def test_a_folder_that_may_not_be_written_to(folder, model_folder, capsys):
     assert "cannot be written" in complaint(folder, capsys, tell(model_folder, "--json", str(closed / "report.json")))
 
 
-def test_a_story_that_is_not_there_and_a_table_of_stories(folder, model_folder, capsys):
-    write(folder / "table.csv", "json_path\nstory.json\nstory.json\n")
-    for name, words in (("gone.json", "check the name"), ("table.csv", "demos/batch.py"), (".", "check the name")):
-        line = complaint(folder, capsys, main(["tell", name, "--preset", str(model_folder)]))
-        assert line.startswith(f"shotstream: {name}: ") and words in line
+def test_a_story_that_is_not_there(folder, model_folder, capsys):
+    line = complaint(folder, capsys, main(["tell", "gone.json", "--preset", str(model_folder)]))
+    assert line.startswith("shotstream: gone.json: ") and "check the name" in line
+
+
+def test_what_no_story_has_is_named_and_passed_over(folder, model_folder, capsys):
+    write(folder / "story.json", GOOD | {"sample_id": 7, "zzz": [], "frames_per_shot": [1, 5]})
+    assert tell(model_folder) == 0
+    assert "shotstream: story.json: sample_id, zzz: no key of a story, passed over\n" in capsys.readouterr().err
+    assert len(read_film("film.mp4")) == 6
 
 
 def missing(state):
@@ -268,9 +275,17 @@ def test_a_damaged_checkpoint(folder, model_folder, capsys, damage):
     "arguments", [[], ["tell"], ["sing"], ["tell", "a.json", "--loud"], ["tell", "a.json", "--seed", "x"]]
 )
 def test_bad_usage(arguments, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("shotstream: ") and err.count("\n") == 1
+
+
+def test_the_commands_and_the_version_are_named(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2 and capsys.readouterr().err
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert not stop.value.code and all(f"• {name} " in out for name in COMMANDS) and "train" in COMMANDS
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"shotstream {__version__}\n"
 
 
 def test_bad_stories_are_refused_before_torch_is_imported(folder):
@@ -281,22 +296,37 @@ def test_bad_stories_are_refused_before_torch_is_imported(folder):
 
 
 def test_the_exit_code_reaches_the_shell(folder):
-    process = python("-m", "shotstream_lite.cli", "tell", "gone.json")
+    process = python("-m", "shotstream_lite", "tell", "gone.json")
     out, err = process.communicate()
     assert process.returncode == 2 and out == "" and err.count("\n") == 1
 
 
+def test_a_name_the_terminal_cannot_print_and_a_reader_that_leaves(folder, model_folder):
+    """PYTHONIOENCODING as in a bare container; the pipe is closed, as by `head`."""
+    code = "import sys; from shotstream_lite.cli import main; sys.stdout.reconfigure(encoding='ascii')\n"
+    code += "sys.exit(main(sys.argv[1:]))"
+    process = python("-c", code, "tell", "story.json", "-o", "雪.mp4", "--frames", "1", "--preset", str(model_folder))
+    out, err = process.communicate()
+    assert process.returncode == 0 and out.startswith("\\u96ea.mp4: 2 of 2 shots"), err
+    assert len(read_film("雪.mp4")) == 2
+    process = python("-m", "shotstream_lite", "--help")
+    process.stdout.close()
+    assert process.wait() == 0 and process.stderr.read() == ""
+
+
 @pytest.fixture
 def stops_after(monkeypatch):
-    """Ctrl-C after so many pieces of film."""
+    """Ctrl-C, or what else happens, after so many pieces of film."""
 
-    def install(pieces: int) -> None:
+    def install(pieces: int, what: BaseException | int | None = None) -> None:
         made = StorySession.tell
 
         def tell(self):
             for number, frames in enumerate(made(self)):
                 if number == pieces:
-                    raise KeyboardInterrupt
+                    if isinstance(what, int):
+                        signal.raise_signal(what)
+                    raise what or KeyboardInterrupt
                 yield frames
 
         monkeypatch.setattr(StorySession, "tell", tell)
@@ -304,10 +334,17 @@ def stops_after(monkeypatch):
     return install
 
 
-def test_ctrl_c_keeps_what_is_finished(folder, model_folder, capsys, stops_after):
-    stops_after(4)  # 1 + 8 + 4 frames of the first shot and 1 of the second
+STOPS = [None, *(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_is_finished_is_kept_when_stopped(folder, model_folder, capsys, stops_after, stop):
+    handlers = [signal.getsignal(number) for number in STOPS[1:]]
+    stops_after(4, stop)  # 1 + 8 + 4 frames of the first shot and 1 of the second
     assert tell(model_folder) == 130
-    assert len(read_film("film.mp4")) == 14
+    assert [signal.getsignal(number) for number in STOPS[1:]] == handlers
+    assert Path("film.mp4").read_bytes() == b"an older film"  # a stub replaces no film
+    assert len(read_film("film-stopped.mp4")) == 14
     report = json.loads(Path("report.json").read_text(encoding="utf-8"))
     assert report["interrupted"] is True and report["frames"] == 14 and len(report["shots"]) == 1
     assert "shot2" not in report["story"]
@@ -319,7 +356,39 @@ def test_ctrl_c_in_the_first_shot(folder, model_folder, capsys, stops_after):
     assert tell(model_folder) == 130
     report = json.loads(Path("report.json").read_text(encoding="utf-8"))
     assert report["fps"] is None and report["story"] is None and report["frames"] == 1
-    assert capsys.readouterr().out == "film.mp4: stopped early, 0 of 2 shots, 1 frames, seed 0\n"
+    assert capsys.readouterr().out == "film-stopped.mp4: stopped early, 0 of 2 shots, 1 frames, seed 0\n"
+
+
+def test_a_late_error_keeps_what_is_finished(folder, model_folder, capsys, monkeypatch):
+    """The temporary disk is full when the second shot is to be stored."""
+    append, stored = Reel.append, []
+
+    def full(self, frames):
+        if stored:
+            self._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
+        stored.append(frames)
+        return append(self, frames)
+
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    monkeypatch.setattr(Reel, "append", full)
+    assert tell(model_folder, "-o", "new.mp4") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "No space left on device): make room there, or set TMPDIR" in err
+    assert err.endswith("; new.mp4 holds what is finished\n") and len(read_film("new.mp4")) == 26
+
+
+def test_what_a_killed_command_left_is_named_and_removed(folder, model_folder, capsys):
+    Path("film.mp4.0123abcd.part").touch()
+    assert tell(model_folder, "--frames", "1") == 0
+    assert "film.mp4.0123abcd.part: left by a command that was killed, removed" in capsys.readouterr().err
+    assert not list(folder.glob("*.part"))
+
+
+def test_frames_that_are_not_finite_are_no_film(folder, model_folder, capsys, monkeypatch):
+    decode = StreamDecoder.decode
+    monkeypatch.setattr(StreamDecoder, "decode", lambda self, latents: decode(self, latents) * float("nan"))
+    assert "frames came out that are not finite" in complaint(folder, capsys, tell(model_folder))
 
 
 def test_ctrl_c_before_the_first_frame_changes_nothing(folder, model_folder, capsys, stops_after):
@@ -346,15 +415,19 @@ def test_a_real_ctrl_c(folder, model_folder):
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from shotstream_lite.cli import main; sys.exit(main(sys.argv[1:]))"
     process = python("-c", code, "tell", "story.json", "-o", "film.mp4", "--preset", str(model_folder))
-    growing, patience = folder / "film.mp4.part", time.monotonic() + 120
-    while process.poll() is None and not growing.exists() and time.monotonic() < patience:
+    patience = time.monotonic() + 120
+
+    def grows() -> bool:
+        return any(part.stat().st_size > 1000 for part in folder.glob("*.part"))
+
+    while process.poll() is None and not grows() and time.monotonic() < patience:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err and "stopped early" in out
-    assert f" {len(read_film('film.mp4'))} frames" in out
-    assert not growing.exists()
+    assert f" {len(read_film('film-stopped.mp4'))} frames" in out
+    assert not list(folder.glob("*.part"))
 
 
 def test_parity_passes(golden, capsys):

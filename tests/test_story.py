@@ -48,6 +48,19 @@ def test_a_plain_story_is_saved_with_released_keys_only():
     assert json.loads(story_json(parse_story(told()))) == RELEASED
 
 
+def test_keys_of_others_are_kept_apart():
+    story = parse_story(told(sample_id="7", caption="x", frames_per_shot=[45, 65]))
+    assert story.unread == ("sample_id", "caption") and [shot.frames for shot in story.shots] == [45, 65]
+
+
+def test_paths_in_a_table_are_from_its_folder_and_not_from_here(tmp_path, monkeypatch):
+    table = released_table(tmp_path, "2,json/01.json,")
+    (tmp_path / "here" / "json").mkdir(parents=True)
+    (tmp_path / "here" / "json" / "01.json").write_text(told(shot1="Another."), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_stories(table)[0].shots[0].caption == RELEASED["shot1"]
+
+
 def test_shot_order_is_by_number_not_by_place():
     data = {f"shot{n}": f"number {n}" for n in range(11, 0, -1)}
     story = parse_story(json.dumps(data | {"global_caption": "g"}))
@@ -73,7 +86,11 @@ def test_one_frame_count_may_stand_for_all_shots():
         (told(shot0="x"), "shot0", "counted from shot1"),
         (told(shto3="x"), 'unknown key "shto3"', "did you mean shot3?"),
         (told(Global_Caption="x"), "Global_Caption", "did you mean global_caption?"),
-        (told(zzzz=1), 'unknown key "zzzz"', "remove it"),
+        (told(Shot_3="x"), 'unknown key "Shot_3"', "did you mean shot3?"),
+        (told(shot_setting=[]), 'unknown key "shot_setting"', "did you mean shot_settings?"),
+        (json.dumps({"global_caption": "g", "shot_captions": ["a"]}), "shot1 is missing", "write what shot_captions"),
+        (told(frames="33"), "frames is a text", "a whole number such as 33"),
+        (told(frames=33, turns=[[{"frame": 33, "caption": "x"}], None]), "turns of shot1: frame is 33", "to 32"),
         (told(shot1=["x"]), "shot1 is a list", "text in quotes"),
         (told(shot1=None), "shot1 is null", "text in quotes"),
         (told(shot1="x " * 10_000), "shot1 has 10000 words", "at most 500 fit"),
@@ -159,6 +176,11 @@ def test_a_csv_row_with_a_film_gives_captions_only(tmp_path):
         ('2,json/01.json,"[[0, 80], [80, 161]]"', ["line 2", "frames of shot1 is 80", "77 or 81"]),
         ('3,json/01.json,"[[0, 81], [81, 162], [162, 243]]"', ["line 2", "has 3 shots"]),
         ("2,json/01.json,eighty", ["line 2", "frame_number is 'eighty'"]),
+        ("2,json/01.json,[]", ["line 2", "frame_number is '[]'", '"[[0, 81], [81, 162]]"']),
+        ('2,json/01.json,"[[0, 1e999]]"', ["line 2", "frame_number "]),
+        ('2,json/01.json,"[[81, 0]]"', ["line 2", "frame_number "]),
+        (f"2,json/01.json,{'[' * 200_000}", ["line 2", "field larger than field limit"]),
+        (f"2,{'x' * 5000},", ["line 2", "is not there"]),
         ("", ["no stories"]),
     ],
 )

@@ -1,6 +1,12 @@
-"""What the subcommands share: exit codes, and where a model goes."""
+"""What the subcommands share: exit codes, signals, options that cannot be read, and where a model goes."""
 
+import io
+import re
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 from shotstream_lite.errors import StoryError
@@ -10,6 +16,45 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP (a closed terminal, a job's end, a classroom's server) stop the work as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no second
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def in_one_line(parse: Callable[[], Any]) -> Any:
+    """What tyro makes of a command line; what it says of a bad one, boxes and all, in one line: StoryError."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parse()
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
+        text, _, rest = " ".join(lines).partition("───")
+        if wrong := re.match(r"Error parsing (--\S+): .*?\b(int|float)\b[^']*'([^']*)'", text, re.IGNORECASE):
+            option, kind, value = wrong.groups()
+            mend = "write a whole number" if kind.lower() == "int" else "write a number"
+            raise StoryError(f"{option} is {value!r}: {mend}") from None
+        text = re.sub(r"Error parsing |usage:.*error: ", "", " ".join(text.split()))
+        raise StoryError(f"{text[:300].rstrip('.')}: see --help") from None
 
 
 def place(

@@ -1,15 +1,17 @@
-"""`shotstream tell`: a story file in, a film out."""
+"""`shotstream tell`: a story file in, a film out; a table or a folder of stories in, a folder of films out."""
 
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from shotstream_lite.commands.common import INTERRUPTED, place
-from shotstream_lite.errors import StoryError, about
+from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, place
+from shotstream_lite.errors import ShotStreamError, StoryError, about
+from shotstream_lite.files import remove_left, writing
 from shotstream_lite.report import check_report_path, story_report, summary, write_report
 from shotstream_lite.story import Story, check_frames
 from shotstream_lite.story_files import load_stories
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tell:
-    """Tell a story: STORY.json in, a film out, frames written as they are made."""
+    """Tell a story: STORY.json in, a film out, frames written as they are made.
+
+    Many stories, a CSV table or a folder of story files, become a folder of films. Those that are there are skipped, so
+    the same command goes on where it was stopped.
+    """
 
     story: tyro.conf.Positional[Path]
-    """Story file: JSON with global_caption, shot1, shot2, ..."""
+    """Story file: JSON with global_caption, shot1, shot2, ...; or a table (.csv) or a folder of stories."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Film to write (.mp4, .mov or .mkv); by default the story's name with .mp4, in this folder."""
+    """Film to write (.mp4, .mov or .mkv), or folder for many; by default the story's name, in this folder."""
     preset: str = "toybox"
     """Model: a preset, or a folder that holds one."""
     weights: str = "student"
@@ -47,77 +53,141 @@ class Tell:
     """Report to write: seeds, seconds, frames per second, and the story as it can be told again."""
 
     def run(self) -> int:
-        """Tells the story of a file."""
-        story = _read_story(self)
-        from shotstream_lite.film import FilmWriter, check_film_path
-
-        output = check_film_path(self.output or Path(self.story.with_suffix(".mp4").name))
-        if self.json:
-            check_report_path(self.json, self.story, output)
+        """Tells the stories of a file or a folder."""
+        check_frames(self.frames, "--frames")
+        stories, bad = self._read()
+        if not stories:
+            return BAD_INPUT
+        many = self.story.is_dir() or len(stories) > 1
+        films = self._films(stories, many)
+        if sys.stderr.isatty():
+            print(f"shotstream: loading {self.preset} ...", file=sys.stderr)
         began = time.perf_counter()
-        from tqdm import tqdm
-
         from shotstream_lite.bidirectional import load_pipeline
 
-        where = place(self.preset, self.device, self.float8, {**story.settings, **_wishes(self)})
+        first = next(iter(stories.values()))
+        where = place(self.preset, self.device, self.float8, {**first.settings, **self._wishes()})
         pipeline = load_pipeline(self.preset, self.weights, *where)
-        session = _open_session(pipeline, story, self)
         loaded = time.perf_counter() - began
-        _name_unknown_words(pipeline, story)
-        total = sum(shot.frames or session.settings.shot_frames for shot in story.shots)
-        interrupted = False
-        film = FilmWriter(output, session.settings.fps)
-        with film, tqdm(total=total, unit="frame", desc="shot 1", disable=None) as bar:
+        for (name, story), film in zip(stories.items(), films, strict=True):
+            if many and film.exists():
+                print(f"{film}: is there already", flush=True)
+                continue
             try:
+                if not self._tell(pipeline, self._session(pipeline, story, name), film, many, loaded):
+                    return INTERRUPTED
+            except ShotStreamError as error:
+                if not many:
+                    raise
+                bad = _say(error)
+        return BAD_INPUT if bad else 0
+
+    def _tell(
+        self, pipeline: "ShotStreamPipeline", session: "StorySession", path: Path, many: bool, loaded: float
+    ) -> bool:
+        """Makes one film; False if it was stopped. Raises ShotStreamError; what is finished is a film then, too."""
+        from tqdm import tqdm
+
+        from shotstream_lite.film import FilmWriter
+
+        shots = session.script
+        _name_unknown_words(pipeline, session)
+        for part in remove_left(path):
+            _say(f"{part}: left by a command that was killed, removed")
+        total = sum(shot.frames or session.settings.shot_frames for shot in shots)
+        interrupted = False
+        unfinished = path.with_stem(f"{path.stem}-stopped")
+        film = FilmWriter(path, session.settings.fps, stopped=unfinished if many else None)
+        try:
+            with film, tqdm(total=total, unit="frame", desc="shot 1", disable=None) as bar:
                 for frames in session.tell():
                     film.write(frames)
-                    bar.set_description(f"shot {min(len(session.shots) + 1, len(story.shots))}", refresh=False)
+                    bar.set_description(f"shot {min(len(session.shots) + 1, len(shots))}", refresh=False)
                     bar.update(len(frames))
-            except KeyboardInterrupt:
-                interrupted = True
+        except KeyboardInterrupt:
+            interrupted = True
         if not film.frames_written:
-            print("shotstream: stopped before the first frame, no film written", file=sys.stderr)
-            return INTERRUPTED
-        report = {"film": str(output), "frames": film.frames_written, "interrupted": interrupted}
+            _say("stopped before the first frame, no film written")
+            return False
+        if many and not interrupted:
+            unfinished.unlink(missing_ok=True)
+        report = {"film": str(film.path), "frames": film.frames_written, "interrupted": interrupted}
         report |= story_report(session) | {"load_seconds": round(loaded, 2)}
         if self.json:
             write_report(report, self.json)
-        print(f"{output}: {summary(report, len(story.shots))}")
-        return INTERRUPTED if interrupted else 0
+        print(f"{film.path}: {summary(report, len(shots))}", flush=True)
+        return not interrupted
+
+    def _read(self) -> tuple[dict[str, Story], bool]:
+        """The stories by their file, checked as far as that goes without a model; and whether some are bad."""
+        files = sorted(self.story.glob("*.json")) if self.story.is_dir() else [self.story]
+        if not files:
+            raise StoryError(f"{self.story}: holds no stories (*.json): name a story, or a folder of stories")
+        found, bad = {}, False
+        for file in files:
+            try:
+                stories = load_stories(file)
+            except ShotStreamError as error:
+                if not self.story.is_dir():
+                    raise
+                bad = _say(error)
+                continue
+            for number, story in enumerate(stories, start=1):
+                name = str(file) if len(stories) == 1 else f"{file.with_suffix('')}-{number:03d}{file.suffix}"
+                if story.unread:
+                    more = f" and {len(story.unread) - 5} more" if len(story.unread) > 5 else ""
+                    _say(f"{name}: {', '.join(story.unread[:5])}{more}: no key of a story, passed over")
+                found[name] = self._seeded(story)
+        return found, bad
+
+    def _seeded(self, story: Story) -> Story:
+        with about("--seed"):
+            if self.seed is None:
+                return replace(story, seed=story.seed or 0)
+            return replace(story, seed=self.seed, shots=[replace(shot, seed=None) for shot in story.shots])
+
+    def _films(self, stories: Iterable[str], many: bool) -> list[Path]:
+        """Where the films go. Raises FilmError and StoryError if they, or the report, cannot be written there."""
+        from shotstream_lite.film import FORMATS, check_film_path
+
+        if not many:
+            films = [check_film_path(self.output or Path(self.story.with_suffix(".mp4").name))]
+        elif self.json:
+            raise StoryError(f"--json {self.json}: reports on one film, {self.story} holds many: leave it out")
+        else:
+            folder = self.output or Path(self.story.resolve().stem)
+            if folder.suffix.lower() in FORMATS:
+                raise StoryError(f"-o {folder}: {self.story} holds many stories: name a folder for their films")
+            with writing(folder, StoryError):
+                folder.mkdir(parents=True, exist_ok=True)
+            films = [check_film_path(folder / f"{Path(name).stem}.mp4") for name in stories]
+        if self.json:
+            check_report_path(self.json, self.story, *films)
+        return films
+
+    def _session(self, pipeline: "ShotStreamPipeline", story: Story, name: str) -> "StorySession":
+        """A session with the command line's wishes; complaints say where the wish came from."""
+        from shotstream_lite.session import StorySession
+
+        wishes = self._wishes()
+        with about("command line"):
+            pipeline.check(pipeline.settings.changed(wishes))
+        with about(name):
+            return StorySession.of(pipeline, replace(story, settings={**story.settings, **wishes}))
+
+    def _wishes(self) -> dict[str, int]:
+        """The settings asked for on the command line."""
+        wishes = {"shot_frames": self.frames, "height": self.height, "width": self.width}
+        return {name: value for name, value in wishes.items() if value is not None}
 
 
-def _read_story(command: Tell) -> Story:
-    """The story to be told, checked as far as that goes without a model."""
-    stories = load_stories(command.story)
-    if len(stories) != 1:
-        raise StoryError(f"{command.story}: holds {len(stories)} stories: tell them with demos/batch.py")
-    story = stories[0]
-    check_frames(command.frames, "--frames")
-    with about("--seed"):
-        if command.seed is None:
-            return replace(story, seed=story.seed or 0)
-        return replace(story, seed=command.seed, shots=[replace(shot, seed=None) for shot in story.shots])
+def _say(what: object) -> bool:
+    print(f"shotstream: {what}", file=sys.stderr)
+    return True
 
 
-def _open_session(pipeline: "ShotStreamPipeline", story: Story, command: Tell) -> "StorySession":
-    """A session with the command line's wishes; complaints say where the wish came from."""
-    from shotstream_lite.session import StorySession
-
-    wishes = _wishes(command)
-    with about("command line"):
-        pipeline.check(pipeline.settings.changed(wishes))
-    with about(command.story):
-        return StorySession.of(pipeline, replace(story, settings={**story.settings, **wishes}))
-
-
-def _wishes(command: Tell) -> dict[str, int]:
-    """The settings asked for on the command line."""
-    wishes = {"shot_frames": command.frames, "height": command.height, "width": command.width}
-    return {name: value for name, value in wishes.items() if value is not None}
-
-
-def _name_unknown_words(pipeline: "ShotStreamPipeline", story: Story) -> None:
-    text = " ".join([story.global_caption, *(shot.caption for shot in story.shots)])
+def _name_unknown_words(pipeline: "ShotStreamPipeline", session: "StorySession") -> None:
+    text = " ".join([session.story.global_caption, *(shot.caption for shot in session.script)])
     for word, near in pipeline.text.unknown_words(text):
         mean = f", did you mean {' or '.join(near)}?" if near else ""
-        print(f"shotstream: the model does not know the word {word!r}{mean}", file=sys.stderr)
+        _say(f"the model does not know the word {word!r}{mean}")

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Union
 
 import tyro
 
+from shotstream_lite.commands.common import in_one_line
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.training.base import train_base
 from shotstream_lite.training.causal_init import train_causal_init
@@ -73,7 +74,7 @@ class AllConfig:
 def main(arguments: list[str]) -> int:
     """`shotstream train STAGE --out FOLDER`."""
     _need("accelerate", "peft")
-    config = parse(arguments)
+    config = in_one_line(lambda: parse(arguments))
     if getattr(config, "tensorboard", False):
         _need("tensorboard")
     train_all(config) if isinstance(config, AllConfig) else train(config)
