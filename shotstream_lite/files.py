@@ -100,12 +100,11 @@ def parse_json(text: str, error: Error = StoryError, again: str = "") -> dict[st
 class Part:
     """An unfinished file beside `path`, of this writer alone, which takes the name when it is finished.
 
-    What killed writers left there goes, see `remove_left`. Raises OSError.
+    Raises OSError.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.target = Path(os.path.realpath(path))  # a link stays a link
-        remove_left(self.target)
         self.path = self.target.with_name(f"{self.target.name}.{secrets.token_hex(4)}.part")
         lock = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less the umask, as open() does it
         self._mode, self._lock = stat.S_IMODE(os.fstat(lock).st_mode), lock
@@ -153,6 +152,7 @@ def whole_file(path: str | Path, error: Error = StoryError) -> Iterator[Path]:
     Raises `error` if the disk refuses.
     """
     with writing(path, error):
+        remove_left(path)
         part = Part(path)
         try:
             yield part.path

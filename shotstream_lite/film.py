@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from shotstream_lite.errors import FilmError, ShotStreamError, reason
-from shotstream_lite.files import Part, check_file, shown, writing
+from shotstream_lite.files import Part, check_file, remove_left, shown, writing
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SMALL, COMFORTABLE = 200, 480  # films lower than the first are enlarged to at least the second (pixels)
@@ -118,14 +118,14 @@ class FilmWriter:
         kept = False
         with suppress(OSError):
             try:
-                if self._container is not None:
+                if self.frames_written and self._container is not None:
                     self._container.mux(self._stream.encode())
                     self._container.close()
             except (pyav().FFmpegError, OSError):  # the disk is full
                 with suppress(pyav().FFmpegError, OSError):
                     self._container.close()
                 _cut_to_fragments(self._part.path)
-            if _plays(self._part.path):
+            if self.frames_written and _plays(self._part.path):
                 self._part.keep(self.stopped)
                 self.path, kept = self.stopped, True
         self._part.drop()
@@ -166,6 +166,7 @@ class FilmWriter:
         if height * self._scale % 2 or width * self._scale % 2:
             raise FilmError(f"{self.path}: H.264 needs even sides, not {height} x {width}: use an even scale")
         encoder, options = _encoder()
+        remove_left(self.path)
         self._part = Part(self.path)
         kind = FORMATS[self.path.suffix.lower()]
         growing = _GROWING if kind != "matroska" else {}

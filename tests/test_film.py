@@ -147,6 +147,16 @@ def test_an_ffmpeg_without_x264(tmp_path, monkeypatch):
     assert check_film_path(tmp_path / "film.mp4")
 
 
+def test_ctrl_c_while_a_film_is_opened_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), FilmWriter(tmp_path / "film.mp4") as film:
+        monkeypatch.setattr("av.container.OutputContainer.add_stream", interrupted, raising=False)
+        film.write(flat(COLOURS[0]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_name_is_no_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("http:film.mp4", "concat:a|b.mp4", "film %03d.mp4"):
