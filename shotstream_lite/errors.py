@@ -40,7 +40,7 @@ class ParityError(ShotStreamError):
 
 def reason(error: BaseException) -> str:
     """Why something of others failed, in one line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    said = getattr(error, "strerror", None) or str(error)  # PyAV's errors have one too
     return next(iter(said.strip().splitlines()), "") or type(error).__name__
 
 

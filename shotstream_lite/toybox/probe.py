@@ -14,6 +14,8 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from shotstream_lite.convert import check_fit, read_checkpoint
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import whole_file
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, story_of
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import (
@@ -177,6 +179,7 @@ def blemish(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def save_probe(probe: Probe, path: Path) -> None:
-    """Writes the weights as safetensors."""
+    """Writes the weights as safetensors, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(probe, str(path))
+    with whole_file(path, CheckpointError) as part:
+        save_model(probe, str(part))

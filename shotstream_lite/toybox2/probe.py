@@ -13,6 +13,8 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from shotstream_lite.convert import check_fit, read_checkpoint
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import whole_file
 from shotstream_lite.toybox2.renderer import FAR_X, FLAGPOLE, paths_of, shapes_of
 from shotstream_lite.toybox2.world import (
     ACTIONS,
@@ -160,6 +162,7 @@ def load_probe(path: Path) -> Probe:
 
 
 def save_probe(probe: Probe, path: Path) -> None:
-    """Writes the weights as safetensors."""
+    """Writes the weights as safetensors, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(probe, str(path))
+    with whole_file(path, CheckpointError) as part:
+        save_model(probe, str(part))

@@ -36,6 +36,8 @@ class FilmsConfig(RunConfig):
     def check(self) -> None:
         """As in `RunConfig`."""
         super().check()
+        if self.videos and not self.videos.exists():
+            raise StoryError(f"--videos {self.videos}: is not there: name a folder of videos or a table of them")
         if self.frames % 4 != 1:
             raise StoryError(f"--frames is {self.frames}: write one more than a multiple of 4, such as 33 or 81")
         for option, value in (("--height", self.height), ("--width", self.width)):
@@ -49,12 +51,12 @@ class FilmsConfig(RunConfig):
 def encode_films(config: FilmsConfig) -> None:
     """Fills `config.out`/films; several processes share the work."""
     run = Run("films", config)
+    codec = codec_of(config)
+    run.frozen(codec.vae)
     videos = find_videos(config.videos) if config.videos else None
     folder, part = config.out / "films", (run.process, run.processes)
     if any(folder.glob("films-*" if videos else "video-*")):
         raise CheckpointError(f"{folder}: holds {'drawn' if videos else 'real'} films already: choose another --out")
-    codec = codec_of(config)
-    run.frozen(codec.vae)
     if videos is None:
         seeds = range(config.first, config.first + config.stories)
         encode_stories(codec, seeds, folder, keys=key_frames(SHOT_FRAMES, config.budgets), part=part)

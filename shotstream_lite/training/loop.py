@@ -234,6 +234,7 @@ class Run:
         log.close()
         if self.main:
             write_text(_done_file(config, self.stage), f"{config.steps}\n", CheckpointError)
+        self.accelerator.wait_for_everyone()  # whatever comes next may read what the main process stores
 
     def _say_how_long(self, steps: int, seconds: float) -> None:
         if self.main:

@@ -55,8 +55,6 @@ def find_videos(source: Path) -> list[Video]:
 
     Raises StoryError or FilmError, naming the file and how to fix it.
     """
-    if not source.exists():
-        raise StoryError(f"{source}: is not there: name a folder of videos or a table of them")
     if source.suffix.lower() == ".csv":
         return list(read_table(source, _of_row))
     paths = sorted(source.glob("*")) if source.is_dir() else [source]
