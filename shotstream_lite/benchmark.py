@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import UMT5EncoderModel
 
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.bidirectional import load_pipeline
@@ -25,7 +26,7 @@ from shotstream_lite.fit import Plan, arrange, read_configs
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import build_text_encoder, cast, default_dtype, find_folder, load_settings, restore_tables
 from shotstream_lite.report import machine
-from shotstream_lite.session import StorySession, ToldShot
+from shotstream_lite.session import StorySession
 from shotstream_lite.story import captions
 from shotstream_lite.transformer import ShotStreamTransformer, compile_halves
 
@@ -55,11 +56,13 @@ def run(
     random_weights: bool = False,
     compiled: bool = False,
     weights: str = "student",
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Tells a story of so many shots and measures; raises CheckpointError for a preset that is none.
 
+    A story of two shots warms up first: whatever a process does once is in `cold_first_frame_seconds` and nowhere else.
     Units: seconds; fps in pixel frames a second, from the prompt to uint8 on the host, the median over all shots but
-    the first (the warm-up); MiB. `chunk_seconds` are medians over the same shots by the chunk's place in its shot; the
+    the first; MiB. `chunk_seconds` are medians over the same shots by the chunk's place in its shot; the
     transformer's hold the clean pass of the chunk before. `last_to_fifth` compares the seconds of the last three shots
     with those of shots 4 to 6, by their medians, and `resident_growth` their memory; `twentieth_to_second` those two
     shots, or the last if there are fewer.
@@ -70,6 +73,7 @@ def run(
         random_weights: only the configurations of the preset are read, no weights.
         compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec.compile_norms`.
         weights: who tells, see `presets.WEIGHTS`.
+        changes: settings of the story, such as height and width.
     """
     imported = _import_seconds()
     start = time.perf_counter()
@@ -78,7 +82,11 @@ def run(
     if compiled:
         compile_halves(pipeline.transformer)
         compile_norms(pipeline.codec.vae)
-    session = StorySession(pipeline, GLOBAL_CAPTION, seed=0)
+    cold = StorySession(pipeline, "Before the story.", seed=0, settings=changes)
+    for number in range(2):  # without a past, and with one
+        deque(cold.next_shot(caption(number)), maxlen=0)
+    _memory_mib(pipeline.device)
+    session = StorySession(pipeline, GLOBAL_CAPTION, seed=0, settings=changes)
     memory, chunks = [], []
     for number in tqdm(range(shots), desc="shots", unit="shot", disable=None):
         pieces = timed(session.next_shot(caption(number)))
@@ -91,7 +99,7 @@ def run(
     fifth, second, twentieth = min(4, shots - 1), min(1, shots - 1), min(19, shots - 1)
     around_fifth = slice(max(0, fifth - 1), fifth + 2)
     resident = median(memory[around_fifth]), median(memory[-3:])
-    halves = _halves(pipeline, told, captions(session.story, shots - 1))
+    halves = _halves(pipeline, session)
     return {
         "preset": pipeline.name,
         "weights": weights,
@@ -107,6 +115,7 @@ def run(
         "times_real_time": round(fps / session.settings.fps, 2),
         "transformer_fps": round(halves["transformer"][0], 1),
         "codec_fps": round(halves["codec"][0], 1),
+        "cold_first_frame_seconds": round(cold.shots[0].first_frame_seconds, 3),
         "first_frame_seconds": round(told[0].first_frame_seconds, 3),
         "later_first_frame_seconds": round(median(shot.first_frame_seconds for shot in later), 3),
         "last_to_fifth": round(median(seconds[-3:]) / median(seconds[around_fifth]), 3),
@@ -136,7 +145,8 @@ def render(figures: dict[str, Any]) -> str:
         "import and load": f"{f['import_seconds']:.2f} + {f['load_seconds']:.2f} s",
         "frames per second": f"{f['fps']:.1f}, {f['times_real_time']:.2f} times real time",
         "transformer, codec alone": f"{f['transformer_fps']:.1f}, {f['codec_fps']:.1f} frames/s",
-        "prompt to first frame": f"{f['first_frame_seconds']:.3f} s, later {f['later_first_frame_seconds']:.3f} s",
+        "prompt to first frame": f"{f['first_frame_seconds']:.3f} s, later {f['later_first_frame_seconds']:.3f} s, "
+        f"{f['cold_first_frame_seconds']:.3f} s in a process that did nothing before",
         "chunk by chunk": " ".join(f"{value:.3f}" for value in f["chunk_seconds"]) + " s",
         "last shot to fifth": f"{f['last_to_fifth']:.3f} of its time, {100 * f['resident_growth']:+.2f} % memory",
         "memory": f"{f['resident_mib_at_fifth']:.0f} MiB, at the last shot {f['resident_mib_at_last']:.0f}",
@@ -167,6 +177,8 @@ def random_model(build: Callable[[], nn.Module], device: str, dtype: torch.dtype
     with torch.device("meta"):
         model = cast(build(), dtype)
     model = model.to_empty(device=device)
+    if isinstance(model, UMT5EncoderModel):  # one table: `to_empty` has made two of it
+        model.encoder.embed_tokens.weight = model.shared.weight
     for name, parameter in model.named_parameters():
         if "norm" in name or name.endswith("gamma"):
             nn.init.constant_(parameter, 1.0 if not name.endswith("bias") else 0.0)
@@ -190,18 +202,17 @@ def by_chunk(pieces: list[float], chunk: int) -> list[float]:
     return pieces if chunk == 1 else [sum(pieces[:2]), *pieces[2:]]
 
 
-def _halves(
-    pipeline: ShotStreamPipeline, shots: tuple[ToldShot, ...], lines: list[str]
-) -> dict[str, tuple[float, list[float]]]:
+def _halves(pipeline: ShotStreamPipeline, session: StorySession) -> dict[str, tuple[float, list[float]]]:
     """Frames a second and seconds by chunk of the transformer alone and of the codec alone, making the last shot again.
 
     Medians of three runs after a first one.
     """
-    last, past = shots[-1], [told.footage for told in shots[:-1]]
-    length = latent_frames(last.footage.length)
+    *before, last = session.shots
+    past, lines = [told.footage for told in before], captions(session.story, len(before))
+    length, settings = latent_frames(last.footage.length), session.settings
 
     def denoise() -> list[tuple[Tensor, float]]:
-        made = pipeline.latents(lines, past, last.shot.seed, length, pipeline.settings)
+        made = pipeline.latents(lines, past, last.shot.seed, length, settings)
         return timed(chunk.cpu() for chunk in made)
 
     latents = [chunk.to(pipeline.device) for chunk, _ in denoise()]
@@ -211,7 +222,7 @@ def _halves(
     for name, way in ways.items():
         runs = [[seconds for _, seconds in way()] for _ in range(3)]
         if name == "codec":
-            runs = [by_chunk(run, pipeline.settings.chunk) for run in runs]
+            runs = [by_chunk(run, settings.chunk) for run in runs]
         halves[name] = last.footage.length / median(map(sum, runs)), _medians(runs)
     return halves
 

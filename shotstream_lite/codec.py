@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    WanCausalConv3d,
+    WanRMS_norm,
+    WanUpsample,
+    unpatchify,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -186,6 +191,8 @@ def for_gpu(vae: AutoencoderKLWan) -> AutoencoderKLWan:
             module.to(memory_format=torch.channels_last)
         if type(module) is WanCausalConv3d:
             module.__class__ = _WrittenOnce
+        elif type(module) is WanUpsample:  # which goes through float32: the nearest pixel is the same without
+            module.__class__ = nn.Upsample
     return vae
 
 

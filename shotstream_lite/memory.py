@@ -132,10 +132,19 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 class FusedAttention(TorchFunctionMode):
-    """On the meta device attention counts as one kernel that keeps no table of scores, as it is on a device."""
+    """On the meta device attention counts as one kernel that keeps no table of scores, as it is on a device.
+
+    seen: called with its queries, keys and values.
+    """
+
+    def __init__(self, seen: Callable[[Tensor, Tensor, Tensor], None] | None = None) -> None:
+        super().__init__()
+        self.seen = seen
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if function is F.scaled_dot_product_attention and args[0].is_meta:
+            if self.seen:
+                self.seen(*args[:3])
             return torch.empty_like(args[0])
         return function(*args, **(kwargs or {}))
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite import benchmark
+from shotstream_lite import benchmark, budget
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.cli import main
+from shotstream_lite.fit import read_configs
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.presets import PRESETS, load_settings
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import captions
 
 
 @pytest.fixture(autouse=True)
@@ -29,19 +30,21 @@ def test_random_weights_need_configurations_only(model_folder, tmp_path, monkeyp
         weights.unlink()
     monkeypatch.chdir(tmp_path)
     command = ["benchmark", "--preset", "model", "--random-weights", "--shots", "3", "--json", "figures.json"]
+    command += ["--height", "16"]
     assert main(command) == 0
     figures = json.loads(Path("figures.json").read_text(encoding="utf-8"))
-    assert figures["random_weights"] and (figures["height"], figures["width"]) == (32, 48)
+    assert figures["random_weights"] and (figures["height"], figures["width"]) == (16, 48)
     assert len(figures["shot_seconds"]) == len(figures["shot_mib"]) == 3
     for name in ("chunk_seconds", "transformer_chunk_seconds", "codec_chunk_seconds"):
         assert len(figures[name]) == 2 and min(figures[name]) > 0  # 4 latents are chunks of 3 and 1
     assert figures["attention"].startswith("native: ") and figures["dtype"] == "float32"
+    assert figures["cold_first_frame_seconds"] > 0  # of the warm-up, which is no shot of the story
     assert figures["peak_mib"] == max(figures["shot_mib"])
     assert figures["twentieth_to_second"] == pytest.approx(
         figures["shot_seconds"][2] / figures["shot_seconds"][1], 0.01
     )
     out = capsys.readouterr().out
-    assert "model, student, random weights: 3 shots of 13 frames, 32 x 48" in out and figures["attention"] in out
+    assert "model, student, random weights: 3 shots of 13 frames, 16 x 48" in out and figures["attention"] in out
 
 
 def test_the_teacher_is_measured_where_it_alone_is(model_folder, tmp_path, monkeypatch):
@@ -60,6 +63,8 @@ def test_a_random_storyteller_tells_finite_moving_films(model_folder):
     assert sum(map(len, pieces)) == 13 and np.concatenate(pieces).std() > 0
     parameters = [p for part in (pipeline.transformer, pipeline.codec.vae) for p in part.parameters()]
     assert all(p.isfinite().all() and not p.is_meta for p in parameters)
+    text = pipeline.text.text_encoder
+    assert text.shared.weight is text.encoder.embed_tokens.weight  # 2.1 GB of a full model's
 
 
 def test_in_bfloat16_only_what_diffusers_keeps_is_float32(model_folder, monkeypatch):
@@ -77,7 +82,7 @@ def test_both_halves_are_measured_after_a_first_run(pipeline, calls):
     for number in range(2):
         list(session.next_shot(benchmark.caption(number), frames=5))
     denoised, decoded = calls(pipeline, "latents"), calls(pipeline, "decoded")
-    benchmark._halves(pipeline, session.shots, captions(session.story, 1))
+    benchmark._halves(pipeline, session)
     assert len(denoised) == len(decoded) == 4
 
 
@@ -85,3 +90,31 @@ def test_pieces_make_chunks():
     assert benchmark.by_chunk([1.0, 2.0, 4.0, 8.0], 3) == [3.0, 4.0, 8.0]
     assert benchmark.by_chunk([1.0, 2.0], 1) == [1.0, 2.0]
     assert benchmark.by_chunk([1.0], 3) == [1.0]
+
+
+def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
+    """A shot of three chunks in two steps, against the sums in closed form, and what a compiler saves."""
+    wan = PRESETS["wan-1.3b"]
+    settings = load_settings(wan).changed({"shot_frames": 33, "steps": [1000, 500]})
+    configs = read_configs(wan, download=False)
+    figures = [budget.count_shot(configs, settings, compiled=compiled) for compiled in (False, True)]
+    frame, width, ffn, layers = 30 * 52, 1536, 8960, 30
+    tokens = frame * (6 + 3 * (3 * 2 + 2))  # the context, two steps a chunk, clean passes but the last
+    keys = [6 * 6] + [3 * (6 + 3 * (chunk + 1)) * (2 + (chunk < 2)) for chunk in range(3)]
+    for counted in figures:
+        parts = counted["parts"]
+        linear = 2 * layers * tokens * (6 * width**2 + 2 * width * ffn)
+        assert parts["transformer: linear layers"]["flop"] == pytest.approx(linear, rel=0.03)
+        attention = 4 * layers * width * (frame**2 * sum(keys) + tokens * 512)
+        assert parts["transformer: attention"]["flop"] == pytest.approx(attention, rel=1e-6)
+        assert parts["codec: convolutions"]["flop"] == pytest.approx((4.35 + 8 * 13.55) * 1e12, rel=0.02)
+        seconds = sum(part["seconds"] for part in parts.values())
+        assert counted["fps"] == pytest.approx(33 / seconds) and 0 < counted["first_frame_seconds"] < seconds / 2
+    for component in ("transformer", "codec"):
+        plain, fused = (counted["parts"][f"{component}: everything else"] for counted in figures)
+        assert fused["bytes"] < 0.5 * plain["bytes"] and fused["launches"] < 0.6 * plain["launches"]
+    monkeypatch.setattr(budget, "count_shot", lambda *asked: figures[asked[-1]])
+    assert main(["benchmark", "--preset", "wan-1.3b", "--count", "--compile"]) == 0
+    out = capsys.readouterr().out
+    assert "on H100, compiled, counted and not measured" in out and "codec: convolutions" in out
+    assert main(["benchmark", "--count", "--card", "abacus"]) == 2

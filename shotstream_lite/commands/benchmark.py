@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shotstream_lite.commands.common import place
 from shotstream_lite.report import check_report_path, write_report
@@ -23,9 +24,17 @@ class Benchmark:
     random_weights: bool = False
     """Measure a model of the preset's sizes that knows nothing, and download nothing."""
     compile: bool = False
-    """Compile the transformer's blocks and the codec's norms first (the first shots then take longer)."""
+    """Compile the transformer's blocks and the codec's norms first (the warm-up then takes longer)."""
     float8: bool = False
     """Keep the transformer's linear layers in eight bits: less memory, a little less exact."""
+    height: int | None = None
+    """Height of the film in pixels, if not what the model was trained on."""
+    width: int | None = None
+    """Width of the film in pixels, if not what the model was trained on."""
+    count: bool = False
+    """Measure nothing: count a shot's arithmetic, traffic and launches, and the seconds they mean on a card."""
+    card: str = "H100"
+    """Card that is counted for: H100, H200, A100, RTX 4090."""
     json: Path | None = None
     """File for the figures."""
 
@@ -37,11 +46,29 @@ class Benchmark:
             raise StoryError(f"--weights {self.weights}: --random-weights makes a student only, leave one of them out")
         if self.json:
             check_report_path(self.json)
-        from shotstream_lite.benchmark import render, run
-
-        device, plan = place(self.preset, self.device, self.float8, {}, download=not self.random_weights)
-        figures = run(self.preset, self.shots, device, plan, self.random_weights, self.compile, self.weights)
-        print(render(figures))
+        sides = {"height": self.height, "width": self.width}
+        changes = {side: size for side, size in sides.items() if size is not None}
+        figures, table = self._count(changes) if self.count else self._measure(changes)
+        print(table)
         if self.json:
             write_report(figures, self.json)
         return 0
+
+    def _count(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
+        from shotstream_lite.budget import CARDS, count_shot, render
+        from shotstream_lite.fit import read_configs
+        from shotstream_lite.presets import find_folder, load_settings
+
+        if self.card not in CARDS:
+            raise StoryError(f"--card {self.card}: write one of {', '.join(CARDS)}")
+        folder = find_folder(self.preset)
+        settings = load_settings(folder).changed(changes)
+        figures = count_shot(read_configs(folder, download=False), settings, self.card, self.compile)
+        return figures, render(self.preset, figures)
+
+    def _measure(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
+        from shotstream_lite.benchmark import render, run
+
+        device, plan = place(self.preset, self.device, self.float8, changes, download=not self.random_weights)
+        figures = run(self.preset, self.shots, device, plan, self.random_weights, self.compile, self.weights, changes)
+        return figures, render(figures)
