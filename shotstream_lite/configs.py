@@ -61,7 +61,10 @@ FINITE = Rule(lambda value: type(value) in (int, float) and math.isfinite(value)
 
 RULES: Mapping[str, Mapping[str, Rule]] = {
     "transformer": {
-        "_class_name": one_of("WanTransformer3DModel", "ShotStreamTransformer"),
+        "_class_name": Rule(
+            lambda name: name == "WanTransformer3DModel" or isinstance(name, str) and not name.endswith("DModel"),
+            "WanTransformer3DModel or a class of ours made of it",
+        ),
         "patch_size": _PATCH,
         "num_attention_heads": whole(1, 256),
         "attention_head_dim": whole(6, 1024, even=True),

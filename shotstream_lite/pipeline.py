@@ -282,7 +282,7 @@ class ShotStreamPipeline:
 def to_host(frames: Tensor) -> Tensor:
     """A tensor on the CPU; from a GPU through pinned memory, at the bus's full speed."""
     if frames.is_cuda:
-        frames = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True).copy_(frames, non_blocking=True)
+        frames = torch.empty_like(frames, device="cpu", pin_memory=True).copy_(frames, non_blocking=True)
         torch.cuda.current_stream().synchronize()
     return frames.cpu()
 

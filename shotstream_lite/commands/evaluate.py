@@ -34,9 +34,9 @@ class Evaluate:
     films: Path | None = None
     """Folder of full-size films (NAME.mp4 beside its story NAME.json) to measure instead, with real encoders."""
     dino: str | None = None
-    """DINOv2 for --films: a folder, or a name on the hub."""
+    """DINOv2 for --films: a folder, or a name on the hub, best NAME@COMMIT."""
     clip: str | None = None
-    """CLIP or X-CLIP for --films: a folder, or a name on the hub."""
+    """CLIP or X-CLIP for --films: a folder, or a name on the hub, best NAME@COMMIT."""
     json: Path | None = None
     """File for the figures."""
 

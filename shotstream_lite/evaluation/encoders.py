@@ -1,11 +1,13 @@
 """Real encoders for full-size films: DINOv2, CLIP and video-text models, by transformers' auto classes.
 
-A name is a local folder or a model on the hub. ViCLIP, which the paper uses, is no model of transformers: its hub
-folder brings its own Python code and tokenizer, which are not run here. In its place stands X-CLIP, or CLIP with its
-features averaged over the frames. Their figures are therefore comparable among themselves, not with the paper's.
+A name is a local folder or a model on the hub, NAME or NAME@COMMIT. ViCLIP, which the paper uses, is no model of
+transformers: its hub folder brings its own Python code and tokenizer, which are not run here. In its place stands
+X-CLIP, or CLIP with its features averaged over the frames. Their figures are therefore comparable among themselves,
+not with the paper's.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +29,13 @@ class Encoder:
 
     def __init__(self, name: str | Path, device: str = "cpu") -> None:
         self.name, self.device = str(name), torch.device(device)
+        self.options: dict[str, Any] = {"trust_remote_code": False}
+        if not Path(name).exists():
+            self.name, _, commit = self.name.partition("@")
+            self.options["revision"] = commit or "main"
         try:
-            self.model = AutoModel.from_pretrained(self.name, trust_remote_code=False)
-            self.processor = AutoImageProcessor.from_pretrained(self.name, trust_remote_code=False)
+            self.model = AutoModel.from_pretrained(self.name, **self.options)
+            self.processor = AutoImageProcessor.from_pretrained(self.name, **self.options)
         except Exception as error:  # transformers raises whatever it meets on the way
             raise CheckpointError(f"{name}: no encoder can be loaded ({_line(error)}): check the name") from None
         self.model.eval().requires_grad_(False).to(self.device)
@@ -63,7 +69,7 @@ class VideoTextEncoder(Encoder):
         if not (hasattr(self.model, "get_text_features") and (self.whole or hasattr(self.model, "get_image_features"))):
             raise CheckpointError(f"{name}: does not read text and pictures: name a CLIP or an X-CLIP")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
+            self.tokenizer = AutoTokenizer.from_pretrained(self.name, **self.options)
         except Exception as error:
             raise CheckpointError(f"{name}: no tokenizer can be loaded ({_line(error)}): check the folder") from None
         self.looks = getattr(self.model.config.vision_config, "num_frames", 8)  # X-CLIP is trained for a number
