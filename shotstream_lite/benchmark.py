@@ -1,6 +1,7 @@
 """`shotstream benchmark`: speed and memory while a long story is told. Every figure in our texts comes from here."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def run(
     compiled: bool = False,
     weights: str = "student",
     changes: Mapping[str, Any] | None = None,
+    tiny_decoder: Path | None = None,
 ) -> dict[str, Any]:
     """Tells a story of so many shots and measures; raises CheckpointError for a preset that is none.
 
@@ -74,11 +76,14 @@ def run(
         compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec.compile_norms`.
         weights: who tells, see `presets.WEIGHTS`.
         changes: settings of the story, such as height and width.
+        tiny_decoder: file of one that decodes instead of the exact one (see `tiny`); what it loses is measured, too.
     """
     imported = _import_seconds()
     start = time.perf_counter()
     pipeline = random_pipeline(preset, device, plan) if random_weights else load_pipeline(preset, weights, device, plan)
     loaded = time.perf_counter() - start
+    if tiny_decoder:
+        pipeline.codec.use_tiny(tiny_decoder)
     if compiled:
         compile_halves(pipeline.transformer)
         compile_norms(pipeline.codec.vae)
@@ -129,6 +134,7 @@ def run(
         "chunk_seconds": _medians(chunks[1:] or chunks),
         "transformer_chunk_seconds": halves["transformer"][1],
         "codec_chunk_seconds": halves["codec"][1],
+        "tiny_decoder_psnr": round(halves["psnr"], 2) if "psnr" in halves else None,
         "attention": backend_in_use(pipeline.transformer),
         "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
         "machine": machine(pipeline) | {"device": _device_name(pipeline.device)},
@@ -151,6 +157,8 @@ def render(figures: dict[str, Any]) -> str:
         "last shot to fifth": f"{f['last_to_fifth']:.3f} of its time, {100 * f['resident_growth']:+.2f} % memory",
         "memory": f"{f['resident_mib_at_fifth']:.0f} MiB, at the last shot {f['resident_mib_at_last']:.0f}",
     }
+    if f["tiny_decoder_psnr"] is not None:
+        rows["tiny decoder"] = f"{f['tiny_decoder_psnr']:.1f} dB to the exact one's pictures of the last shot"
     size = f"{f['height']} x {f['width']}"
     title = f"{f['preset']}, {f['weights']}{random}: {f['shots']} shots of {f['frames_per_shot']} frames, {size}"
     return "\n".join([title, *(f"  {name:<26}{value}" for name, value in rows.items())])
@@ -202,7 +210,7 @@ def by_chunk(pieces: list[float], chunk: int) -> list[float]:
     return pieces if chunk == 1 else [sum(pieces[:2]), *pieces[2:]]
 
 
-def _halves(pipeline: ShotStreamPipeline, session: StorySession) -> dict[str, tuple[float, list[float]]]:
+def _halves(pipeline: ShotStreamPipeline, session: StorySession) -> dict[str, Any]:
     """Frames a second and seconds by chunk of the transformer alone and of the codec alone, making the last shot again.
 
     Medians of three runs after a first one.
@@ -224,6 +232,10 @@ def _halves(pipeline: ShotStreamPipeline, session: StorySession) -> dict[str, tu
         if name == "codec":
             runs = [by_chunk(run, settings.chunk) for run in runs]
         halves[name] = last.footage.length / median(map(sum, runs)), _medians(runs)
+    if pipeline.codec.tiny:
+        quick, exact = pipeline.codec.decode(torch.cat(latents, 2)), pipeline.codec.stream(exact=True)
+        error = (quick.float() - exact.decode(torch.cat(latents, 2)).float()).square().mean().item()
+        halves["psnr"] = -10 * math.log10(max(error, 1e-12) / 4)
     return halves
 
 

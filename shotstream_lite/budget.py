@@ -25,6 +25,7 @@ from shotstream_lite.memory import FusedAttention, outlines
 from shotstream_lite.pipeline import chunk_sizes
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.rollout import begin_shot, rollout
+from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.transformer import compile_halves
 
 LINEAR, ATTENTION, CONVOLUTION, REST = "linear layers", "attention", "convolutions", "everything else"
@@ -137,18 +138,23 @@ class Work(TorchDispatchMode):
 
 
 def count_shot(
-    configs: Mapping[str, Mapping[str, Any]], settings: StreamSettings, card: str = "H100", compiled: bool = False
+    configs: Mapping[str, Mapping[str, Any]],
+    settings: StreamSettings,
+    card: str = "H100",
+    compiled: bool = False,
+    tiny: bool = False,
 ) -> dict[str, Any]:
     """The work of a shot that has a past, in bfloat16, from its context pass to frames as bytes, by part.
 
     The captions and the stills it remembers are encoded while the shot before ends. All blocks are the same: those of
-    one are counted and multiplied. compiled: as `shotstream benchmark --compile`.
+    one are counted and multiplied. compiled: as `shotstream benchmark --compile`; tiny: with a decoder of
+    taew2_1.safetensors' size.
     """
     layers = configs["transformer"]["num_layers"]
     runs = [_denoise(configs, settings, CARDS[card], compiled, few) for few in (1, 2)]
     both = zip(*runs, strict=True)
     parts, first = ({key: a + (b - a) * (layers - 1) for key, a, b in _pairs(*which)} for which in both)
-    decoded, first_latent = _decode(configs, settings, CARDS[card], compiled)
+    decoded, first_latent = _decode(configs, settings, CARDS[card], compiled, tiny)
     seconds = {"transformer": 0.0, "codec": 0.0}
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     for (component, kind, index), amount in sorted((parts | decoded).items()):
@@ -158,6 +164,7 @@ def count_shot(
     return {
         "card": card,
         "compiled": compiled,
+        "tiny": tiny,
         "rates": vars(CARDS[card]),
         "parts": dict(rows),
         "transformer_fps": frames / seconds["transformer"],
@@ -171,8 +178,9 @@ def render(name: str, counted: Mapping[str, Any]) -> str:
     """The figures as text."""
     r = counted["rates"]
     rates = ", ".join(f"{part} {r[part] / 1e12:.0f}" for part in ("linear", "attention", "convolution"))
+    how = ", compiled" * counted["compiled"] + ", tiny decoder" * counted["tiny"]
     lines = [
-        f"{name}: a shot on {counted['card']}{', compiled' if counted['compiled'] else ''}, counted and not measured",
+        f"{name}: a shot on {counted['card']}{how}, counted and not measured",
         f"assumed: {rates} TFLOP/s, {r['memory'] / 1e12:.1f} TB/s, {r['launch'] * 1e6:.0f} us a launch",
         ROW.format("", "TFLOP", "GB", "launches", "seconds"),
     ]
@@ -212,10 +220,13 @@ def _denoise(configs: Mapping, settings: StreamSettings, card: Card, compiled: b
     return _flat(work), first
 
 
-def _decode(configs: Mapping, settings: StreamSettings, card: Card, compiled: bool) -> tuple[dict, float]:
+def _decode(configs: Mapping, settings: StreamSettings, card: Card, compiled: bool, tiny: bool) -> tuple[dict, float]:
     """The codec's work in a shot, and the seconds of its first latent; from the third on latents cost the same."""
     _, codec, _ = outlines({**configs, "transformer": TINY_TRANSFORMER, "text_encoder": TINY_TEXT}, torch.bfloat16)
     for_gpu(codec.vae)
+    if tiny:
+        with torch.device("meta"):
+            codec.tiny = TinyDecoder(codec.channels, patch=codec.spatial_factor // 8).bfloat16()
     size, length = codec.latent_size(settings.height, settings.width), latent_frames(settings.shot_frames)
     work, after = Work(card), []
     work.component = "codec"

@@ -5,6 +5,7 @@ Latents are normalised by the mean and deviation in its configuration, as diffus
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotstream_lite.errors import CodecError
+from shotstream_lite.tiny import TinyDecoder, TinyStream, load_tiny
 
 FRAMES_PER_LATENT = 4  # after the first latent, which holds one frame
 OVERLAP = 8  # latents that neighbouring tiles share; a seam is blended over all of them
@@ -57,12 +59,13 @@ class Codec:
     """An AutoencoderKLWan with its normalisation. Gradients never pass through it.
 
     Args:
+        tiny: decodes instead of the codec, in one piece; see `use_tiny`.
         tiles: 2 or more decodes tiles by tiles overlapping parts of the picture one after another: less memory, more
             work, and nearly the same pictures (the codec's attention sees only its own part).
     """
 
-    def __init__(self, vae: AutoencoderKLWan, tiles: int = 1) -> None:
-        self.vae, self.tiles = vae, tiles
+    def __init__(self, vae: AutoencoderKLWan, tiles: int = 1, tiny: TinyDecoder | None = None) -> None:
+        self.vae, self.tiles, self.tiny = vae, tiles, tiny
         self.channels: int = vae.config.z_dim
         self.spatial_factor = spatial_factor(vae.config)
 
@@ -96,8 +99,14 @@ class Codec:
         """Decodes whole clips: [B, C, k+1, h, w] -> pixels [B, 3, 4k+1, H, W] in [-1, 1]."""
         return self.stream().decode(latents)
 
-    def stream(self) -> "StreamDecoder | TiledStreamDecoder":
-        """A decoder for one clip whose latents come chunk by chunk."""
+    def use_tiny(self, path: str | Path) -> None:
+        """Decodes with the tiny decoder of a file from now on. Raises CheckpointError if it is none for this codec."""
+        self.tiny = load_tiny(path, self.channels, self.spatial_factor, str(self.vae.device))
+
+    def stream(self, exact: bool = False) -> "StreamDecoder | TiledStreamDecoder | TinyStream":
+        """A decoder for one clip whose latents come chunk by chunk; the codec's own if it shall be `exact`."""
+        if self.tiny and not exact:
+            return TinyStream(self.tiny)
         return StreamDecoder(self.vae) if self.tiles == 1 else TiledStreamDecoder(self)
 
 

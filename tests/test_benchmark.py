@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,13 @@ def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
         assert parts["codec: convolutions"]["flop"] == pytest.approx((4.35 + 8 * 13.55) * 1e12, rel=0.02)
         seconds = sum(part["seconds"] for part in parts.values())
         assert counted["fps"] == pytest.approx(33 / seconds) and 0 < counted["first_frame_seconds"] < seconds / 2
+    decode = partial(budget._decode, configs, settings, budget.CARDS["H100"], False)
+    exact, tiny = (sum(n for (*_, index), n in decode(which)[0].items() if index == 0) for which in (False, True))
+    assert tiny == pytest.approx(exact / 25, rel=0.2)
     for component in ("transformer", "codec"):
         plain, fused = (counted["parts"][f"{component}: everything else"] for counted in figures)
         assert fused["bytes"] < 0.5 * plain["bytes"] and fused["launches"] < 0.6 * plain["launches"]
-    monkeypatch.setattr(budget, "count_shot", lambda *asked: figures[asked[-1]])
+    monkeypatch.setattr(budget, "count_shot", lambda *asked: figures[asked[-2]])
     assert main(["benchmark", "--preset", "wan-1.3b", "--count", "--compile"]) == 0
     out = capsys.readouterr().out
     assert "on H100, compiled, counted and not measured" in out and "codec: convolutions" in out

@@ -27,6 +27,8 @@ class Benchmark:
     """Compile the transformer's blocks and the codec's norms first (the warm-up then takes longer)."""
     float8: bool = False
     """Keep the transformer's linear layers in eight bits: less memory, a little less exact."""
+    tiny_decoder: Path | None = None
+    """File of a tiny decoder, such as taew2_1.safetensors: much faster, a little less exact."""
     height: int | None = None
     """Height of the film in pixels, if not what the model was trained on."""
     width: int | None = None
@@ -63,12 +65,14 @@ class Benchmark:
             raise StoryError(f"--card {self.card}: write one of {', '.join(CARDS)}")
         folder = find_folder(self.preset)
         settings = load_settings(folder).changed(changes)
-        figures = count_shot(read_configs(folder, download=False), settings, self.card, self.compile)
+        how = (self.card, self.compile, self.tiny_decoder is not None)
+        figures = count_shot(read_configs(folder, download=False), settings, *how)
         return figures, render(self.preset, figures)
 
     def _measure(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
         from shotstream_lite.benchmark import render, run
 
         device, plan = place(self.preset, self.device, self.float8, changes, download=not self.random_weights)
-        figures = run(self.preset, self.shots, device, plan, self.random_weights, self.compile, self.weights, changes)
+        how = (self.random_weights, self.compile, self.weights, changes, self.tiny_decoder)
+        figures = run(self.preset, self.shots, device, plan, *how)
         return figures, render(figures)

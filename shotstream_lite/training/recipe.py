@@ -33,6 +33,7 @@ from shotstream_lite.training.ship import ShipConfig, ship
 from shotstream_lite.training.stage import RunConfig, StageConfig
 from shotstream_lite.training.tables import TablesConfig, make_tables
 from shotstream_lite.training.teacher import train_teacher
+from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
 
 ABOUT = (
     "Train all stages, or stage by stage; everything lives in the folder --out. --preset toybox (the default) or "
@@ -56,6 +57,7 @@ OTHERS: dict[type, Callable] = {
     STAGES["probe"]: lambda config: print(json.dumps(train_probe(config), indent=2)),
     ShipConfig: ship,
     TablesConfig: make_tables,
+    TinyDecoderConfig: train_tiny_decoder,
 }
 
 
@@ -136,7 +138,8 @@ def parse(arguments: list[str]):
     first.add_argument("--preset", choices=sorted(PRESETS), default="toybox")
     chosen, rest = first.parse_known_args(arguments)
     defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
-    defaults |= {"tables": TablesConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
+    defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "tables": TablesConfig(tyro.MISSING)}
+    defaults |= {"ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
     choices = [Annotated[type(config), _subcommand(name, config)] for name, config in defaults.items()]
     return tyro.cli(Union[tuple(choices)], prog="shotstream train", description=ABOUT, args=rest)  # noqa: UP007
 
