@@ -199,9 +199,9 @@ def _is_small(settings: StreamSettings) -> bool:
 def check_device(device: str) -> str:
     """Raises CheckpointError if there is no such device here."""
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # meta has no numbers
     except (RuntimeError, AssertionError):  # torch compiled without CUDA asserts
-        raise CheckpointError(f"device {device}: there is none here: take cpu") from None
+        raise CheckpointError(f"device {device[:40]!r}: there is none here: take cpu") from None
     return device
 
 

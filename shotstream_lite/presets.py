@@ -7,6 +7,7 @@ beside the student. "wan-1.3b" is such a folder without weights: they come from 
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -101,9 +102,9 @@ class StreamSettings:
 def find_folder(name: str | Path) -> Path:
     """The folder of a preset, or the folder itself. Raises CheckpointError when there is none."""
     folder = PRESETS.get(str(name), Path(name))
-    if not (folder / "stream.json").exists():
+    if not os.path.exists(folder / "stream.json"):
         mend = f"name a preset ({', '.join(PRESETS)}) or a folder with a stream.json"
-        raise CheckpointError(f"preset {name}: there is no model in {folder}: {mend}")
+        raise CheckpointError(f"preset {shown(name)}: there is no model in {shown(folder)}: {mend}")
     return folder
 
 

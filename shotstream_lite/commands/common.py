@@ -65,7 +65,7 @@ def place(
     from shotstream_lite.presets import find_folder, load_settings
 
     settings = load_settings(find_folder(preset))
-    device = check_device(device) if device else default_device(settings)
+    device = check_device(device) if device is not None else default_device(settings)
     try:
         settings.changed(changes)
     except StoryError:  # said later, with the name of the file it stands in

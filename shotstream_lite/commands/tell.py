@@ -1,5 +1,6 @@
 """`shotstream tell`: a story file in, a film out; a table or a folder of stories in, a folder of films out."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -60,7 +61,7 @@ class Tell:
         stories, bad = self._read()
         if not stories:
             return BAD_INPUT
-        many = self.story.is_dir() or len(stories) > 1
+        many = os.path.isdir(self.story) or len(stories) > 1
         films = self._films(stories, many)
         if sys.stderr.isatty():
             print(f"shotstream: loading {self.preset} ...", file=sys.stderr)
@@ -124,7 +125,7 @@ class Tell:
 
     def _read(self) -> tuple[dict[str, Story], bool]:
         """The stories by their file, checked as far as that goes without a model; and whether some are bad."""
-        files = sorted(self.story.glob("*.json")) if self.story.is_dir() else [self.story]
+        files = sorted(self.story.glob("*.json")) if os.path.isdir(self.story) else [self.story]
         if not files:
             raise StoryError(f"{self.story}: holds no stories (*.json): name a story, or a folder of stories")
         found, bad = {}, False
@@ -132,7 +133,7 @@ class Tell:
             try:
                 stories = load_stories(file)
             except ShotStreamError as error:
-                if not self.story.is_dir():
+                if not os.path.isdir(self.story):
                     raise
                 bad = _say(error)
                 continue
