@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,6 @@ from shotstream_lite.presets import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.loop import Run, descend, learning_rate
-from shotstream_lite.training.muon import Muon
 from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.weights import save_whole
 
@@ -46,7 +46,8 @@ class CodecConfig(StageConfig):
 
     steps: int = 3200
     frame_steps: int = 1600  # single frames only, before the clips
-    lr: float = 0.02  # Muon's
+    optimizer: Literal["adamw", "muon"] = "muon"
+    lr: float = 0.02
     clip_lr: float = 0.01
     kl: float = 2e-4
     channels: int = 12  # latent channels kept in the end
@@ -159,7 +160,7 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
     vae = run.trained(load_codec(config.start) if config.start else build_codec())
     frame_steps = 0 if config.start else config.frame_steps
     pool = film_pool(config.shots, seed=config.seed)
-    optimizer = Muon(vae, lr=config.lr)
+    optimizer = run.optimizer(vae)
 
     def train_step(step: int) -> dict[str, float]:
         if step == frame_steps and not config.start:
@@ -167,7 +168,7 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
             optimizer.state.clear()
         pixels, draws = clip_batch(run, step, pool, 1 if step < frame_steps else None)
         loss, metrics = codec_loss(vae, pixels, draws, config.kl)
-        descend(optimizer, loss, _rate(step, frame_steps, config))
+        descend(optimizer, loss, _rate(step, frame_steps, config), config.clip)
         return metrics
 
     def save() -> None:
@@ -260,8 +261,8 @@ def _mix(matrix: Tensor, weight: Tensor) -> Tensor:
 def _rate(step: int, frame_steps: int, config: CodecConfig) -> float:
     """Two cosines, the second from where clips begin."""
     if step < frame_steps:
-        return learning_rate(step, frame_steps, config.lr, floor=0.2)
-    return learning_rate(step - frame_steps, config.steps - frame_steps, config.clip_lr)
+        return learning_rate(step, frame_steps, config.lr, config.warmup, floor=0.2)
+    return learning_rate(step - frame_steps, config.steps - frame_steps, config.clip_lr, config.warmup, config.lr_floor)
 
 
 def _sample(posterior: DiagonalGaussianDistribution, draws: Draws) -> Tensor:

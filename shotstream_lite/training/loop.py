@@ -171,10 +171,11 @@ class Run:
     def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
         """The configuration's optimizer with its settings, on what is trained in the modules."""
         config = self.config
+        lr = config.lr if lr is None else lr
         if config.optimizer == "muon":
-            return Muon(*modules, lr=lr or config.lr)
+            return Muon(*modules, lr=lr)
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(parameters, lr or config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(parameters, lr, betas=config.betas, weight_decay=config.weight_decay)
 
     def descend(
         self,
@@ -186,8 +187,8 @@ class Run:
     ) -> float:
         """`descend` by the configuration: its schedule up to `peak` (by default its `lr`), and its `clip`."""
         config = self.config
-        lr = learning_rate(step, config.steps, peak or config.lr, config.warmup, config.lr_floor)
-        return descend(optimizer, loss, lr, clip or config.clip)
+        peak, clip = config.lr if peak is None else peak, config.clip if clip is None else clip
+        return descend(optimizer, loss, learning_rate(step, config.steps, peak, config.warmup, config.lr_floor), clip)
 
     def mean(self, value: Tensor) -> Tensor:
         """A number averaged over all processes."""

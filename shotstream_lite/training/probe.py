@@ -1,6 +1,7 @@
 """The probe's own training: rendered shots, blemished as a codec would, all questions at once."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,6 @@ import torch.nn.functional as F
 from shotstream_lite.toybox.dataset import TRAIN_SEED
 from shotstream_lite.toybox.probe import HIDDEN, Probe, accuracy, blemish, held_out, real_film, save_probe
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.muon import Muon
 from shotstream_lite.training.stage import StageConfig
 
 
@@ -18,7 +18,8 @@ class ProbeConfig(StageConfig):
 
     steps: int = 1500
     batch: int = 24
-    lr: float = 0.02  # Muon's
+    optimizer: Literal["adamw", "muon"] = "muon"
+    lr: float = 0.02
     shots: int = 4000
 
 
@@ -28,7 +29,7 @@ def train_probe(config: ProbeConfig) -> dict[str, float]:
     torch.manual_seed(config.seed)
     probe = run.trained(Probe())
     film = real_film(config.shots, TRAIN_SEED)
-    optimizer = Muon(probe, lr=config.lr)
+    optimizer = run.optimizer(probe)
 
     def train_step(step: int) -> dict[str, float]:
         draws = run.draws(step)

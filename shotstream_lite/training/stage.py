@@ -138,9 +138,8 @@ class NextShotConfig(NextShot, StageConfig):
 
 @dataclass(kw_only=True)
 class Student:
-    """What the causal student adds (sec. 4.2)."""
+    """What the causal student adds (sec. 4.2), and the teacher's paths that it learns from."""
 
-    chunk: int = 3  # latent frames made at once
     student_steps: tuple[int, ...] = FEW_STEPS  # its noise levels before the shift, 1000 is pure noise
 
     def check(self) -> None:
@@ -155,4 +154,5 @@ class Student:
 class StudentConfig(Student, NextShotConfig):
     """A stage that trains the student."""
 
+    chunk: int = 3  # latent frames made at once
     indicator: Literal["phase", "embedding"] = "phase"  # what marks a cut (Table 4): RoPE's jump, or a learnt embedding
