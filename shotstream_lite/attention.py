@@ -1,6 +1,7 @@
 """Attention by torch's own function, and which of its kernels is tried first."""
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +21,44 @@ NATIVE = "native"  # torch chooses
 HOPPER = (9, 0)
 
 
-def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+Spans = tuple[tuple[int, int, int], ...]
+"""Who attends to whom, group by group: the queries [start, stop) to all keys before the third number."""
+
+
+def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: Spans | None = None) -> Tensor:
     """Attention over [B, heads, tokens, head_dim], then the output projection: [B, tokens, dim].
 
-    Keys and values are taken as they lie, so a slice of a cache is never copied.
+    Keys and values are taken as they lie, so a slice of a cache is never copied. Groups of queries are attended one by
+    one: no mask of tokens by tokens is made, and what may not be seen is not computed.
 
-    mask: bool [1, 1, tokens, keys], True where a query may attend
+    spans: see `spans`; None: every query attends to every key
     """
-    if query.is_cpu and query.dtype == torch.bfloat16:
-        out = _two_products(query, keys, values, mask)
+    kernel = _two_products if query.is_cpu and query.dtype == torch.bfloat16 else F.scaled_dot_product_attention
+    if spans is None:
+        out = kernel(query, keys, values)
     else:
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        parts = [kernel(query[:, :, a:b], keys[:, :, :end], values[:, :, :end]) for a, b, end in spans]
+        out = torch.cat(parts, dim=2)
     out = out.transpose(1, 2).flatten(2)
     for module in attn.to_out:
         out = module(out)
     return out
+
+
+def spans(mask: Tensor, tokens: int) -> Spans:
+    """A mask over frames, bool [F, F], in tokens: consecutive frames that may see the same are a group.
+
+    Raises ValueError if a frame may attend to anything but a beginning of the frames.
+    """
+    ends = mask.sum(1)
+    if not torch.equal(mask, torch.arange(len(mask), device=mask.device) < ends[:, None]) or not ends.all():
+        raise ValueError("a frame may attend to the frames before some frame only, and to one at least")
+    ends, sizes = (values.tolist() for values in ends.unique_consecutive(return_counts=True))
+    stops = list(accumulate(sizes))
+    return tuple(
+        (tokens * (stop - size), tokens * stop, tokens * end)
+        for stop, size, end in zip(stops, sizes, ends, strict=True)
+    )
 
 
 def preferring(backend: str) -> AbstractContextManager:
@@ -47,12 +71,10 @@ def preferring(backend: str) -> AbstractContextManager:
     return sdpa_kernel(list(dict.fromkeys((BACKENDS[backend], *BACKENDS.values()))), set_priority=True)
 
 
-def _two_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def _two_products(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention as it is written in books. Backwards in bfloat16, torch's fused kernel for CPUs is far slower."""
     with torch.autocast("cpu", enabled=False):  # it would store the shares in float32; their sums are so anyway
         scores = query * query.shape[-1] ** -0.5 @ keys.to(query.dtype).mT
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
         return torch.softmax(scores, dim=-1) @ values.to(query.dtype)
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from shotstream_lite.attention import NATIVE, attend, preferring
+from shotstream_lite.attention import NATIVE, Spans, attend, preferring, spans
 from shotstream_lite.cache import CaptionKeys, ShotCache
 from shotstream_lite.rope import SHOT_PHASE, rope_table, rotate
 
@@ -53,7 +53,8 @@ class ShotStreamTransformer(WanTransformer3DModel):
             shot_ids: [F] or [B, F]; None: a single shot
             caption_ids: [F] or [B, F], the caption each frame reads, or [B, 1], one for all frames of a
                 sample; None: that of the frame's shot id, or the only caption there is
-            mask: bool [F, F], True where the row's frame may attend to the column's; None: everywhere
+            mask: bool [F, F], True where the row's frame may attend to the column's, which are the first so many
+                (see `causal_mask`); None: everywhere
             positions: [F] in time; None: 0, 1, 2...
             returns: flow [B, C, F, H, W]
         """
@@ -68,10 +69,8 @@ class ShotStreamTransformer(WanTransformer3DModel):
             caption_ids = shot_ids
         grid = self.token_grid(height, width)
         table = rope_table(positions, shot_ids, *grid, self.config.attention_head_dim, phase, latents.device)
-        if mask is not None:
-            mask = torch.kron(mask, torch.ones(2 * [grid[0] * grid[1]], dtype=torch.bool, device=mask.device))
-            mask = mask.to(latents.device)[None, None]
-        return self._through(latents, timestep, table, captions, caption_ids, mask=mask)
+        groups = None if mask is None else spans(mask, grid[0] * grid[1])
+        return self._through(latents, timestep, table, captions, caption_ids, groups=groups)
 
     @torch.no_grad()
     def context(
@@ -126,7 +125,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         captions: CaptionKeys,
         caption_ids: Tensor | None,
         extend: Extend | None = None,
-        mask: Tensor | None = None,
+        groups: Spans | None = None,
     ) -> Tensor:
         """What the three ways share: tokens [B, F, tokens of a frame, dim] through all blocks."""
         if caption_ids is not None:
@@ -143,7 +142,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         with preferring(NATIVE if checkpointing else self.backend):
             for layer, block in enumerate(self.blocks):
                 remember = partial(extend, layer) if extend else None
-                x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, mask)
+                x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, groups)
         shift, scale = (self.scale_shift_table[0].unsqueeze(1) + temb[:, :, None, None].float()).unbind(2)
         x = self.proj_out(modulated(self.norm_out, x, shift, scale))
         return unpatchify(x, self.config.patch_size, latents.shape[4])
@@ -175,7 +174,7 @@ def run_block(
     table: Tensor,
     caption: tuple[Tensor, Tensor],
     remember: Extend | None,
-    mask: Tensor | None,
+    groups: Spans | None,
     halves: Halves | None = None,
 ) -> Tensor:
     """One block on tokens [B, F, tokens, dim]; modulations are per frame and never spread over the tokens."""
@@ -183,7 +182,7 @@ def run_block(
     query, keys, values = before(block, x, modulation, table)
     if remember is not None:
         keys, values = remember(keys, values, query)
-    return after(block, x, attend(block.attn1, query, keys, values, mask), modulation, *caption)
+    return after(block, x, attend(block.attn1, query, keys, values, groups), modulation, *caption)
 
 
 def before_attention(block: nn.Module, x: Tensor, modulation: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 from conftest import build_transformer, close
 from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from shotstream_lite.attention import attend, backend_in_use, fast_backend, preferring, use_backend
+from shotstream_lite.attention import attend, backend_in_use, fast_backend, preferring, spans, use_backend
 from shotstream_lite.convert import CheckpointError
 from shotstream_lite.rollout import begin_shot, rollout
-from shotstream_lite.transformer import compile_blocks, compile_halves
+from shotstream_lite.transformer import causal_mask, compile_blocks, compile_halves
 
 
 def told(model, shots) -> torch.Tensor:
@@ -22,24 +24,55 @@ def told(model, shots) -> torch.Tensor:
         return torch.cat(list(chunks), dim=2)
 
 
+GROUPS = ((0, 2, 3), (2, 5, 11), (5, 8, 4))
+DENSE = torch.arange(11) < torch.tensor([3, 3, 11, 11, 11, 4, 4, 4])[:, None]
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_is_torchs_own(transformer, masked):
     attn = transformer.blocks[0].attn1
     query, keys, values = torch.randn(2, 2, 8, 12), torch.randn(2, 2, 11, 12), torch.randn(2, 2, 11, 12)
-    mask = torch.rand(8, 11)[None, None] > 0.3 if masked else None
-    expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2).flatten(2)
-    assert torch.equal(attend(attn, query, keys, values, mask), attn.to_out[0](expected))
+    dense, groups = (DENSE, GROUPS) if masked else (None, None)
+    expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=dense).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attend(attn, query, keys, values, groups), attn.to_out[0](expected))
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_half_precision_on_a_cpu_is_the_same_attention(transformer, masked):
     attn, dtypes = transformer.blocks[0].attn1, (torch.float32, torch.bfloat16)
     inputs = [torch.randn(2, 2, n, 12).bfloat16() for n in (8, 11, 11)]
-    mask = torch.rand(8, 11)[None, None] > 0.3 if masked else None
+    groups = GROUPS if masked else None
     with torch.autocast("cpu", torch.bfloat16):
-        exact, half = (attend(attn, *(x.to(dtype) for x in inputs), mask) for dtype in dtypes)
+        exact, half = (attend(attn, *(x.to(dtype) for x in inputs), groups) for dtype in dtypes)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half, exact, atol=0.02, rtol=0.02)
+
+
+def test_a_mask_over_frames_is_the_dense_one_over_tokens():
+    for mask in (causal_mask(6, 7, 3), causal_mask(0, 5, 2), causal_mask(3, 3, 3)):
+        dense = torch.zeros(2 * [4 * len(mask)], dtype=torch.bool)
+        for start, stop, end in spans(mask, 4):
+            dense[start:stop, :end] = True
+        assert torch.equal(dense, torch.kron(mask, torch.ones(4, 4, dtype=torch.bool)))
+    with pytest.raises(ValueError, match="frames before"):
+        spans(torch.eye(3, dtype=torch.bool), 4)
+
+
+def test_nothing_of_tokens_by_tokens_is_made(transformer):
+    """Masked training at full size has 42,120 tokens: their square alone would be 1.8 GB in every layer."""
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            self.size = max([self.size, *(leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor))])
+            return out
+
+    latents, mask = torch.randn(1, 3, 27, 12, 16), causal_mask(6, 21, 3)
+    with torch.no_grad(), Largest() as largest:
+        transformer.joint(latents, 500.0, torch.randn(1, 1, 5, 10), torch.tensor([0] * 6 + [1] * 21), mask=mask)
+    assert largest.size < (27 * 48) ** 2 / 4
 
 
 def test_another_backend_is_used_named_and_gives_the_same(shots):
