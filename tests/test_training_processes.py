@@ -29,9 +29,12 @@ NAME = "diffusion_pytorch_model.safetensors"
 
 
 def train_everything(folder: Path, shard: bool) -> None:
-    """A stage moved by Muon, one whose loss counts frames, and one with two optimizers, LoRA and a history."""
+    """A teacher moved by Muon, one whose text encoder, which is never split, learns along, a stage whose loss
+    counts frames, and one with two optimizers, LoRA and a history."""
     films = tiny_films()
     train_teacher(TeacherConfig(folder, steps=STEPS, shard=shard, optimizer="muon", **USUAL), films)
+    learning = {"after": (folder,), "text": True, "checkpointing": shard}
+    train_teacher(TeacherConfig(folder / "text", steps=STEPS, shard=shard, **learning, **USUAL), films)
     train_causal_init(CausalInitConfig(folder, steps=STEPS, shard=shard, **USUAL), films)
     train_inter_shot(InterShotConfig(folder, steps=7, lora_rank=4, shard=shard, **USUAL | {"betas": (0.0, 0.9)}), films)
 
@@ -51,10 +54,15 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("stage", ["teacher", "causal-init", "inter-shot"])
+@pytest.mark.parametrize("stage", ["text/teacher", "teacher", "causal-init", "inter-shot"])
 def test_two_processes_step_as_one_with_twice_the_batch(runs, mode, stage):
     one, two = (load_file(runs / name / stage / NAME) for name in ("one", mode))
-    begun = {"teacher": "before/base", "causal-init": "one/teacher", "inter-shot": "before/intra-shot"}
+    begun = {
+        "text/teacher": "before/base",
+        "teacher": "before/base",
+        "causal-init": "one/teacher",
+        "inter-shot": "before/intra-shot",
+    }
     before = load_file(runs / begun[stage] / NAME)
     assert one.keys() == two.keys() == before.keys()
     moved = max((one[k] - before[k]).abs().max() for k in one)
@@ -62,6 +70,14 @@ def test_two_processes_step_as_one_with_twice_the_batch(runs, mode, stage):
     assert apart < 0.02 * moved, f"{apart:.1e} apart after moving {moved:.1e}"
     norms = [json.loads((runs / name / f"{stage}.jsonl").read_text().splitlines()[-1]) for name in ("one", mode)]
     assert norms[0]["grad_norm"] == pytest.approx(norms[1]["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_text_encoder_learns_along_on_two_processes(runs, mode):
+    folders = (runs / "before", runs / "one" / "text", runs / mode / "text")
+    before, one, two = (load_file(folder / "text_encoder" / "model.safetensors") for folder in folders)
+    moved = max((one[k] - before[k]).abs().max() for k in one)
+    assert moved > 0 and max((one[k] - two[k]).abs().max() for k in one) < 0.02 * moved
 
 
 def _launch(folder: Path) -> list[subprocess.Popen]:

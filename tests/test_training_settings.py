@@ -23,6 +23,7 @@ from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.intra_shot import fake_score_loss, generator_loss, score_level
 from shotstream_lite.training.loop import Run
+from shotstream_lite.training.memory import count_training
 from shotstream_lite.training.muon import Muon
 from shotstream_lite.training.presets import STAGES
 from shotstream_lite.training.teacher import teacher_loss
@@ -30,6 +31,7 @@ from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
 # What is no part of the updates. `channels` are chosen when the codec is stored.
 ASIDE = {"out", "after", "start", "compile", "shard", "resume", "save_every", "sample_every", "tensorboard", "channels"}
+ASIDE.add("dry_run")
 TINY = 1e-9  # a clip so small that Adam's epsilon stops nearly all motion
 STEPS = {"steps": 4, "warmup": 0, "sample_every": 0}
 SHOT = {"batch": 2, "drop_context": 0.0}
@@ -42,8 +44,8 @@ FROM = {  # what the changes below are changes of
     "causal-init": STEPS | SHOT | {"student_steps": (1000, 500), "seed": 5},
     "intra-shot": IN_TURN,
     "inter-shot": IN_TURN | {"shots": 3, "lora_rank": 2, "lora_alpha": 2.0},
-    "codec": BY_ADAM | {"frame_steps": 3},
-    "codec clips": BY_ADAM | {"frame_steps": 0, "clip_lr": 1e-3},
+    "codec": BY_ADAM | {"frame_steps": 3, "shots": 100},
+    "codec clips": BY_ADAM | {"shots": 100, "frame_steps": 0, "clip_lr": 1e-3},
     "decoder": BY_ADAM,
     "probe": BY_ADAM | {"batch": 2},
 }
@@ -56,6 +58,7 @@ ADAM |= {"weight_decay": (20.0, 1), "clip": (TINY, 1), "optimizer": ("muon", 1),
 ADAM |= {"precision": ("bf16", 1)}
 MEMORY = {"budget": (3, 1), "policy": ("first", 1), "captions": ("target", 1), "phase": (0.0, 1), "shift": (8.0, 1)}
 MEMORY |= {"drop_context": (1.0, 1), "text_tokens": (40, 1), "batch": (4, 1)}
+THE_SAME = {"accumulate": (2, {}), "checkpointing": (True, {})}  # in less memory
 STUDENT = {"chunk": (1, 1), "student_steps": ((1000, 250), 1), "indicator": ("embedding", 0)}
 CHANGES = {
     "base": ADAM
@@ -64,15 +67,17 @@ CHANGES = {
     | {"seed": (77, {"text_encoder": 0, "transformer": 1})},
     "teacher": ADAM
     | MEMORY
+    | THE_SAME
     | {"image_batch": (2, 1), "drop_caption": (1.0, 1), "bell": (True, 1), "trained": ("all", 1)}
     | {"text": (True, {"text_encoder": 0, "transformer": 2}), "injection": ("channel", 0)},
     "ode-pairs": MEMORY
     | {"seed": (77, 1), "precision": ("bf16", 1), "pairs": (3, 0), "sampling_steps": (8, 1), "guidance": (8.0, 1)}
     | {"student_steps": ((1000, 250), 1), "batch": (1, {})},
-    "causal-init": ADAM | MEMORY | STUDENT | {"trajectories": ("teacher", 1), "policy": ("first", 2)},
+    "causal-init": ADAM | MEMORY | STUDENT | THE_SAME | {"trajectories": ("teacher", 1), "policy": ("first", 2)},
     # The critic moves in the first update, the student in the second, from what the critic has become.
     "intra-shot": ADAM
     | MEMORY
+    | THE_SAME
     | STUDENT
     | {
         name: (value, {"student": 2})
@@ -88,7 +93,7 @@ CHANGES = {
     | {"guidance": (8.0, 2), "memory_guidance": (8.0, 2), "negative_caption": ("a red cat", 2)}
     | {"indicator": ("embedding", {"student": 0})},
     "codec": ADAM
-    | {"kl": (100.0, 1), "frame_steps": (1, 2), "shots": (8, 1), "seed": (77, 0), "steps": (50, {})}
+    | {"kl": (100.0, 1), "frame_steps": (1, 2), "shots": (120, 1), "seed": (77, 0), "steps": (50, {})}
     | {"lr_floor": (0.9, {})},
     "codec clips": {"clip_lr": (3e-3, 1), "steps": (50, 2), "lr_floor": (0.9, 2), "clip": (TINY, 1), "warmup": (3, 1)},
     "decoder": ADAM | {"noise": (1.0, 1), "shots": (8, 1)},
@@ -317,3 +322,47 @@ def test_a_shot_starts_behind_the_budget_however_little_is_remembered(transforme
             positions=torch.tensor([0, 1, 6, 7, 8]),
         )
     close(ours, reference[:, :, 2:])
+
+
+@pytest.mark.parametrize("stage", ["teacher", "causal-init", "intra-shot", "inter-shot"])
+def test_memory_is_counted_before_a_stage_starts(trained, tmp_path, monkeypatch, capsys, stage):
+    """Checkpointing and accumulation reach the model, sharding divides what learns, and a dry run leaves nothing."""
+    films = tiny_films()
+    config = STAGES[stage](tmp_path, after=(trained,), batch=4, dry_run=True)
+
+    def need(processes=1, **changes):
+        return count_training(dataclasses.replace(config, **changes), films, processes)
+
+    usual = need()
+    assert need(checkpointing=True).update < 0.9 * usual.update
+    assert need(accumulate=4).update < 0.5 * usual.update
+    assert need(2, shard=True).learning == usual.learning // 2 and need(2, shard=False).learning == usual.learning
+    monkeypatch.setattr(recipe, "films_of", lambda config: films)
+    recipe.train(config)
+    assert f"{stage} needs about" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_weights_first_used_without_gradient_get_theirs(tmp_path):
+    """Torch before 2.11 remembers a weight's cast that was made without gradient, and then drops what it should get."""
+    AcceleratorState._reset_state()
+    run = Run("a", STAGES["teacher"](tmp_path, precision="bf16"))
+    layer = run.trained(torch.nn.Linear(4, 4))
+    with run.accelerator.autocast():
+        assert not torch.is_autocast_cache_enabled()
+        with torch.no_grad():
+            layer(torch.ones(1, 4))
+        layer(torch.ones(1, 4)).sum().backward()
+    AcceleratorState._reset_state()
+    assert layer.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("stage", ["teacher", "intra-shot"])
+def test_looking_on_changes_nothing(trained, tmp_path, stage):
+    """Strips of samples, more checkpoints and more logs leave the same weights."""
+    kept = []
+    for watched in ({}, {"sample_every": 1, "save_every": 1, "tensorboard": True}):
+        out = tmp_path / str(len(kept))
+        config = STAGES[stage](out, after=(trained,), **FROM[stage] | {"steps": 2} | watched)
+        recipe.ON_FILMS[type(config)](config, tiny_films())
+        kept.append(load_file(out / stage / "diffusion_pytorch_model.safetensors"))
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])

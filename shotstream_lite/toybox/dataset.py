@@ -131,6 +131,12 @@ class NextShotBatch:
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return NextShotBatch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
 
+    def split(self, parts: int) -> "list[NextShotBatch]":
+        """The same samples in so many equal groups."""
+        columns = [getattr(self, f.name) for f in fields(self)]
+        size = len(self.captions) // parts
+        return [NextShotBatch(*(c[k * size : (k + 1) * size] for c in columns)) for k in range(parts)]
+
 
 Source = torch.Generator | Sequence[torch.Generator]
 """What a batch is drawn from: one generator for all samples, or one for each."""

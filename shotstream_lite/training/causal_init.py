@@ -4,7 +4,7 @@ One masked joint pass over [context | shot] stands for the chunk-by-chunk rollou
 the chunks before it and itself, and has its own noise level.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,7 +89,7 @@ def causal_init_loss(
     caption_ids: Tensor | None = None,
     phase: float = SHOT_PHASE,
     table: SigmaTable,
-    mean: Callable[[Tensor], Tensor] = lambda count: count,
+    frames: Tensor | None = None,
 ) -> Tensor:
     """Regression of the clean end of the trajectory from one of its states, over the frames that are noisy.
 
@@ -98,7 +98,7 @@ def causal_init_loss(
         levels: [B, F] which state a frame is at, drawn per frame; a chunk uses the one of its first frame
         sigmas: [S], falling, the last 0 (``few_step((1000, 740, 500, 260, 0))``)
         context: [B, C, m, H, W]; shot_ids, caption_ids: over [context | shot]
-        mean: over processes, of the number of noisy frames
+        frames: the number of noisy frames to divide by, where this is a part of a batch; None: those that are here
         returns: scalar
     """
     context_frames = 0 if context is None else context.shape[2]
@@ -118,7 +118,7 @@ def causal_init_loss(
     )
     error = frame_error(clean[:, :, context_frames:], trajectory[:, -1])
     noisy = (timestep[:, context_frames:] > 0).to(error)
-    return (error * noisy).sum() / mean(noisy.sum()).clamp(min=1)
+    return (error * noisy).sum() / (noisy.sum() if frames is None else frames).clamp(min=1)
 
 
 @dataclass(kw_only=True)
@@ -148,33 +148,41 @@ def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
     table = SigmaTable(config.shift)
     sigmas = few_step((*config.student_steps, 0), config.shift)
 
-    def noised(batch: NextShotBatch, draws: Draws) -> Tensor:
-        noise = draws.normal(*batch.target.shape[1:])
-        return torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
-
-    def train_step(step: int) -> dict[str, float]:
-        draws = run.draws(step)
+    def drawn(draws: Draws) -> tuple[NextShotBatch, Tensor, Tensor]:
         if pairs:
             batch, trajectory = pairs.draw(draws)
         else:
             batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
-            trajectory = noised(batch, draws)
-        loss = causal_init_loss(
-            transformer,
-            trajectory,
-            draws.index(len(sigmas), trajectory.shape[3]),
-            sigmas,
-            text(batch.captions),
-            batch.shot_ids,
-            context=batch.context,
-            chunk=config.chunk,
-            caption_ids=batch.caption_ids,
-            phase=config.phase,
-            table=table,
-            mean=run.mean,
-        )
-        norm = run.descend(optimizer, loss, step)
-        return {"loss": loss.item(), "grad_norm": norm}
+            noise = draws.normal(*batch.target.shape[1:])
+            trajectory = torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
+        return batch, trajectory, draws.index(len(sigmas), trajectory.shape[3])
+
+    def train_step(step: int) -> dict[str, float]:
+        parts, values = [drawn(draws) for draws in run.draws(step).split(config.accumulate)], []
+        noisy = sum((sigmas[chunk_levels(levels, config.chunk)] > 0).sum() for *_, levels in parts)
+        frames = run.mean(noisy.float().to(run.device))
+
+        def losses() -> Iterator[Tensor]:
+            for batch, trajectory, levels in parts:
+                loss = causal_init_loss(
+                    transformer,
+                    trajectory,
+                    levels,
+                    sigmas,
+                    text(batch.captions),
+                    batch.shot_ids,
+                    context=batch.context,
+                    chunk=config.chunk,
+                    caption_ids=batch.caption_ids,
+                    phase=config.phase,
+                    table=table,
+                    frames=frames,
+                )
+                values.append(loss.item())
+                yield loss
+
+        norm = run.descend(optimizer, losses(), step)
+        return {"loss": sum(values), "grad_norm": norm}
 
     run.steps(
         train_step,

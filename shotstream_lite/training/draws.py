@@ -4,6 +4,7 @@ So a resumed run needs no generator state to be the run it would have been, and 
 the batch one process would have drawn.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,17 @@ class Draws:
         self.shared = seeded(seed, step)
         self.each = [seeded(seed, step, 1 + sample) for sample in samples]
         self.device = device
+
+    def split(self, parts: int) -> "list[Draws]":
+        """The same samples in so many equal groups, which draw what they would have drawn together."""
+        groups, size = [], len(self) // parts
+        for start in range(0, size * parts, size):
+            group = copy.copy(self)
+            group.each = self.each[start : start + size]
+            group.shared = torch.Generator()
+            group.shared.set_state(self.shared.get_state())
+            groups.append(group)
+        return groups
 
     def __len__(self) -> int:
         return len(self.each)

@@ -4,7 +4,7 @@ Within a shot the context comes from ground truth; across shots (`inter_shot`) f
 shots, with the same losses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -198,11 +198,37 @@ class Distillation:
 
     def update(self, step: int, batch: NextShotBatch, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         """The student's shots for a batch, made before the update they serve for, and metrics."""
-        captions = self.text(batch.captions)
-        updates_student = step % (self.config.critic_updates + 1) == self.config.critic_updates
-        with torch.set_grad_enabled(updates_student):
-            shots = self.rollout(batch, captions, draws)
-        scored = {
+        config, shots, values = self.config, [], []
+        updates_student = step % (config.critic_updates + 1) == config.critic_updates
+
+        def losses() -> Iterator[Tensor]:
+            parts = zip(batch.split(config.accumulate), draws.split(config.accumulate), strict=True)
+            for some, source in parts:
+                captions = self.text(some.captions)
+                with torch.set_grad_enabled(updates_student):
+                    made = self.rollout(some, captions, source)
+                shots.append(made.detach())
+                loss = (self._student_loss if updates_student else self._critic_loss)(made, some, captions, source)
+                values.append(loss.item() / config.accumulate)
+                yield loss / config.accumulate
+
+        if updates_student:
+            norm = self.run.descend(self.optimizer, losses(), step)
+            return torch.cat(shots), {"generator": sum(values), "grad_norm": norm}
+        self.run.descend(self.critic, losses(), step, config.critic_lr, config.critic_clip)
+        return torch.cat(shots), {"critic": sum(values), "std": torch.cat(shots).std().item()}
+
+    def _student_loss(self, shots: Tensor, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
+        scored = self._scored(shots, batch, captions, draws)
+        strengths = {"guidance": self.config.guidance, "memory_guidance": self.config.memory_guidance}
+        return generator_loss(shots, self.real, self.fake, uncond=self._uncond(captions), **strengths, **scored)
+
+    def _critic_loss(self, shots: Tensor, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
+        return fake_score_loss(shots, self.fake, **self._scored(shots, batch, captions, draws))
+
+    def _scored(self, shots: Tensor, batch: NextShotBatch, captions: Tensor, draws: Draws) -> dict:
+        """What both losses are told."""
+        return {
             "noise": draws.normal(*shots.shape[1:]),
             "rows": draws.index(len(self.table.sigmas)),
             "captions": captions,
@@ -212,19 +238,6 @@ class Distillation:
             "phase": self.config.phase,
             "table": self.table,
         }
-        update = self._update_student if updates_student else self._update_critic
-        return shots.detach(), update(step, shots, scored)
-
-    def _update_student(self, step: int, shots: Tensor, scored: dict) -> dict[str, float]:
-        uncond = self._uncond(scored["captions"])
-        strengths = {"guidance": self.config.guidance, "memory_guidance": self.config.memory_guidance}
-        loss = generator_loss(shots, self.real, self.fake, uncond=uncond, **strengths, **scored)
-        return {"generator": loss.item(), "grad_norm": self.run.descend(self.optimizer, loss, step)}
-
-    def _update_critic(self, step: int, shots: Tensor, scored: dict) -> dict[str, float]:
-        loss = fake_score_loss(shots, self.fake, **scored)
-        self.run.descend(self.critic, loss, step, self.config.critic_lr, self.config.critic_clip)
-        return {"critic": loss.item(), "std": shots.std().item()}
 
     def rollout(self, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
         """The student's own shots for a batch, all stopped at one random step. Shape: [B, C, F, H, W]."""

@@ -7,7 +7,7 @@ models are entered by several doors and not by `forward`, so gradients are avera
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -38,21 +38,23 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: 
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, clip: float = 1.0) -> float:
+def descend(optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor], lr: float, clip: float = 1.0) -> float:
     """One optimizer step down the mean of all processes' losses, gradients clipped to norm `clip`.
 
-    A parameter group may scale the learning rate. Returns the gradients' norm before clipping.
+    Of several losses, which may be made one by one, the gradients add up, and only one has to fit into memory. A
+    parameter group may scale the learning rate. Returns the gradients' norm before clipping.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    for loss in [losses] if isinstance(losses, Tensor) else losses:
+        loss.backward()
     if torch.distributed.is_initialized():
         _average([p.grad for p in parameters if p.grad is not None])
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = sharding.clip_gradients(parameters, clip)
     optimizer.step()
-    return float(sharding.gathered(norm))
+    return norm
 
 
 def _average(gradients: list[Tensor]) -> None:
@@ -114,10 +116,14 @@ class Run:
 
     def __init__(self, stage: str, config: RunConfig) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import AutocastKwargs
 
         config.check()
         self.stage, self.config = stage, config
-        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+        # Weights that were cast without gradient may not be used again with it: torch before 2.11 loses theirs.
+        uncached = AutocastKwargs(cache_enabled=False)
+        cpu = not torch.cuda.is_available()
+        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu, kwargs_handlers=[uncached])
         part_at_exit()
         self.device = self.accelerator.device
         self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
@@ -131,9 +137,11 @@ class Run:
 
     def _share(self, batch: int) -> int:
         each, rest = divmod(batch, self.processes)
-        if rest:
-            how = f"choose a multiple of {self.processes}"
-            raise CheckpointError(f"a batch of {batch} cannot be shared among {self.processes} processes: {how}")
+        parts = getattr(self.config, "accumulate", 1)
+        if rest or each % parts:
+            among = f"{self.processes} processes" + (f" with --accumulate {parts}" if parts > 1 else "")
+            how = f"choose a multiple of {self.processes * parts}"
+            raise CheckpointError(f"a batch of {batch} cannot be shared among {among}: {how}")
         return each
 
     def draws(self, step: int, batch: int | None = None) -> Draws:
@@ -152,6 +160,8 @@ class Run:
         shard: split it over processes; None: where there are several GPUs.
         """
         model = model.to(self.device).train().requires_grad_(False)
+        if getattr(self.config, "checkpointing", False) and isinstance(model, ShotStreamTransformer):
+            model.enable_gradient_checkpointing()
         for module in [model] if only is None else only:
             module.requires_grad_(True)
         if self.processes > 1 and (self.device.type != "cpu" if shard is None else shard):
@@ -175,12 +185,13 @@ class Run:
         if config.optimizer == "muon":
             return Muon(*modules, lr=lr)
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(parameters, lr, betas=config.betas, weight_decay=config.weight_decay)
+        groups = [{"params": group} for group in sharding.alike(parameters)]
+        return torch.optim.AdamW(groups, lr, betas=config.betas, weight_decay=config.weight_decay)
 
     def descend(
         self,
         optimizer: torch.optim.Optimizer,
-        loss: Tensor,
+        losses: Tensor | Iterable[Tensor],
         step: int,
         peak: float | None = None,
         clip: float | None = None,
@@ -188,7 +199,7 @@ class Run:
         """`descend` by the configuration: its schedule up to `peak` (by default its `lr`), and its `clip`."""
         config = self.config
         peak, clip = config.lr if peak is None else peak, config.clip if clip is None else clip
-        return descend(optimizer, loss, learning_rate(step, config.steps, peak, config.warmup, config.lr_floor), clip)
+        return descend(optimizer, losses, learning_rate(step, config.steps, peak, config.warmup, config.lr_floor), clip)
 
     def mean(self, value: Tensor) -> Tensor:
         """A number averaged over all processes."""

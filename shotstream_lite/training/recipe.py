@@ -9,6 +9,7 @@ on several processes.
 import argparse
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ from shotstream_lite.training.films import encode_films, films_of
 from shotstream_lite.training.inter_shot import train_inter_shot
 from shotstream_lite.training.intra_shot import train_intra_shot
 from shotstream_lite.training.loop import processes, steps_finished
+from shotstream_lite.training.memory import count_training
 from shotstream_lite.training.ode_pairs import generate
 from shotstream_lite.training.presets import PRESETS, STAGES, configs
 from shotstream_lite.training.probe import train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
-from shotstream_lite.training.stage import RunConfig, StageConfig
+from shotstream_lite.training.stage import NextShotConfig, RunConfig, StageConfig
 from shotstream_lite.training.tables import TablesConfig, make_tables
 from shotstream_lite.training.teacher import train_teacher
 from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
@@ -88,7 +90,15 @@ def train(config) -> None:
     if isinstance(config, RunConfig):
         config.check()
     if type(config) in ON_FILMS:
-        ON_FILMS[type(config)](config, films_of(config))
+        films = films_of(config)
+        if isinstance(config, NextShotConfig):
+            need = count_training(config, films)
+            if os.environ.get("RANK", "0") == "0":
+                name = next(name for name, kind in STAGES.items() if kind is type(config))
+                print(f"shotstream: {need.line(name)}", flush=True)
+            if config.dry_run:
+                return
+        ON_FILMS[type(config)](config, films)
     else:
         OTHERS[type(config)](config)
 

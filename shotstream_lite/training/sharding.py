@@ -6,6 +6,7 @@ what a GPU has room for. FSDP works by hooks on a model's entrances, and ours ar
 """
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -40,6 +41,24 @@ def gathered(state: Any, keep: bool = True) -> Any:
     if isinstance(state, dict):
         return {key: gathered(value, keep) for key, value in state.items()}
     return state
+
+
+def alike(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """The split and the whole ones apart: torch's functions for many tensors at once take no mixture."""
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(isinstance(parameter, DTensor), []).append(parameter)
+    return list(groups.values())
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], clip: float) -> float:
+    """`torch.nn.utils.clip_grad_norm_` for parameters of which some may be split; the norm before."""
+    groups = alike(p for p in parameters if p.grad is not None)
+    norms = [nn.utils.get_total_norm([p.grad for p in group]) for group in groups]
+    norm = torch.linalg.vector_norm(torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]))
+    for group in groups:
+        nn.utils.clip_grads_with_norm_(group, clip, norm)
+    return float(norm)
 
 
 def load_module(module: nn.Module, state: dict[str, Tensor]) -> None:

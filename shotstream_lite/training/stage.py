@@ -11,7 +11,18 @@ from shotstream_lite.flow import FEW_STEPS, TIMESTEPS
 from shotstream_lite.rope import SHOT_PHASE
 
 TINY = 5e-324  # the least number above 0
-AT_LEAST_ONE = ("steps", "batch", "save_every", "pairs", "stories", "shots", "channels", "lora_rank", "sampling_steps")
+AT_LEAST_ONE = (
+    "steps",
+    "batch",
+    "accumulate",
+    "save_every",
+    "pairs",
+    "stories",
+    "shots",
+    "channels",
+    "lora_rank",
+    "sampling_steps",
+)
 POSITIVE = ("lr", "clip_lr", "critic_lr", "clip", "critic_clip", "shift", "lora_alpha")
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, 10**9)),
@@ -133,6 +144,9 @@ class NextShot:
 class NextShotConfig(NextShot, StageConfig):
     """A stage that trains a teacher or a student."""
 
+    accumulate: int = 1  # a step's samples are taken in so many parts, one after the other: less memory, same step
+    checkpointing: bool = False  # compute blocks again in the backward pass: a sixteenth of the memory, a third slower
+    dry_run: bool = False  # say how much memory the stage would need, and stop
     shard: bool | None = None  # split model and optimizer over processes (FSDP2); by default on several GPUs
 
 

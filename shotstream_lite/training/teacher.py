@@ -1,5 +1,6 @@
 """The bidirectional next-shot teacher: flow matching on [context | noisy target] (paper sec. 4.1)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,12 +102,20 @@ def train_teacher(config: TeacherConfig, films: LatentFilms) -> None:
         )
 
     def train_step(step: int) -> dict[str, float]:
-        loss = loss_on(run.draws(step))
-        metrics = {"loss": loss.item()}
+        parts = [(draws, False) for draws in run.draws(step).split(config.accumulate)]
         if config.image_batch:
-            images = loss_on(run.draws(config.steps + step, config.image_batch), still=True)
-            loss, metrics = loss + images, metrics | {"loss_image": images.item()}
-        return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
+            images = run.draws(config.steps + step, config.image_batch)
+            parts += [(draws, True) for draws in images.split(config.accumulate)]
+        metrics = {"loss_image" if still else "loss": 0.0 for _, still in parts}
+
+        def losses() -> Iterator[Tensor]:
+            for draws, still in parts:
+                loss = loss_on(draws, still) / config.accumulate
+                metrics["loss_image" if still else "loss"] += loss.item()
+                yield loss
+
+        norm = run.descend(optimizer, losses(), step)
+        return metrics | {"grad_norm": norm}
 
     def save() -> None:
         save_model(transformer, config.out / "teacher", run.main, config)

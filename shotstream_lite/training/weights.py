@@ -53,12 +53,17 @@ def begin(config: RunConfig, stage: str, before: str) -> ShotStreamTransformer:
 
     A folder of a single transformer, as diffusers and the released student come, starts any stage.
     """
+    return _load(*beginning(config, stage, before))
+
+
+def beginning(config: RunConfig, stage: str, before: str) -> tuple[Path, str]:
+    """The folder and the name in it of what `begin` loads. Raises CheckpointError."""
     if config.start is None:
-        return earlier(config, before)
+        return folder_with(config, before), before
     stage = stage if (config.start / stage).is_dir() else "transformer"
     if not (config.start / stage).is_dir():
         raise CheckpointError(f"{config.start}: holds no {stage}: name another folder with --start")
-    return _load(config.start, stage)
+    return config.start, stage
 
 
 def text_of(config: RunConfig) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFast]:
