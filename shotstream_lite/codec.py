@@ -136,6 +136,14 @@ class StreamDecoder:
             pixels = unpatchify(pixels, self.vae.config.patch_size)
         return pixels.clamp(-1, 1)
 
+    def mark(self) -> tuple[list, bool]:
+        """Where the clip stands now, for `back`."""
+        return list(self._features), self._started
+
+    def back(self, mark: tuple[list, bool]) -> None:
+        """Forgets what was decoded since `mark`."""
+        self._features, self._started = list(mark[0]), mark[1]
+
     def move_features(self, device: torch.device | str) -> None:
         """Takes what is remembered to another device."""
         moved = (f.to(device) if isinstance(f, Tensor) else f for f in self._features)
@@ -155,6 +163,15 @@ class TiledStreamDecoder:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self._decoders = [StreamDecoder(codec.vae) for _ in range(codec.tiles**2)]
+
+    def mark(self) -> list:
+        """As `StreamDecoder.mark`."""
+        return [decoder.mark() for decoder in self._decoders]
+
+    def back(self, mark: list) -> None:
+        """As `StreamDecoder.back`."""
+        for decoder, one in zip(self._decoders, mark, strict=True):
+            decoder.back(one)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ Before = Callable[[ShotCache, int], str | None]
 """Called before each chunk with its first pixel frame; a text it gives is what the model reads from there on."""
 After = Callable[[ShotCache], None]
 """Called after each chunk's last step, before it is decoded."""
+Again = Callable[[], str | None]
+"""Called when more is asked for after a chunk; with a text it gives, that chunk is made once more, from the same noise."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class ShotStreamPipeline:
         settings: StreamSettings | None = None,
         before: Before | None = None,
         after: After | None = None,
+        again: Again | None = None,
     ) -> Iterator[np.ndarray]:
         """Makes the next shot of a story.
 
@@ -155,7 +158,8 @@ class ShotStreamPipeline:
             past: the footage of all earlier shots.
             seed: of all noise in this shot; the same seed and past give the same frames.
             frames: pixel frames, 4k+1.
-            before, after: look on, and change the caption between two chunks; what is made is otherwise the same.
+            before, after, again: look on, and change the caption between two chunks or of the latest one; what is
+                made is otherwise the same.
 
         Yields:
             uint8 [f, height, width, 3] as soon as they are known: 1 frame, 8 more of the first chunk, then 12 a chunk.
@@ -166,7 +170,8 @@ class ShotStreamPipeline:
         settings = settings or self.settings
         self.check(settings)
         length = latent_frames(settings.shot_frames if frames is None else frames)
-        return self.decoded(self.latents(captions, past, seed, length, settings, before, after))
+        decoder = _Rewinding(self.codec, again)
+        return self.decoded(self.latents(captions, past, seed, length, settings, before, after, decoder.again), decoder)
 
     @torch.inference_mode()
     def latents(
@@ -178,6 +183,7 @@ class ShotStreamPipeline:
         settings: StreamSettings,
         before: Before | None = None,
         after: After | None = None,
+        again: Again | None = None,
     ) -> Iterator[Tensor]:
         """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
         context = self.context(past, settings)
@@ -195,12 +201,13 @@ class ShotStreamPipeline:
             budget=settings.budget,
             phase=settings.phase,
         )
+        generator = torch.Generator().manual_seed(seed)
         chunks = rollout(
             self.transformer,
             cache,
-            self._noise(torch.Generator().manual_seed(seed)),
+            self._noise(generator),
             few_step(settings.steps, settings.shift),
-            self._directed(cache, chunk_sizes(length, settings.chunk), before),
+            self._directed(cache, chunk_sizes(length, settings.chunk), generator, before, again),
         )
         for latents in chunks:
             if after:
@@ -217,7 +224,14 @@ class ShotStreamPipeline:
 
         return draw
 
-    def _directed(self, cache: ShotCache, sizes: Iterable[int], before: Before | None) -> Iterator[int]:
+    def _directed(
+        self,
+        cache: ShotCache,
+        sizes: Iterable[int],
+        generator: torch.Generator,
+        before: Before | None,
+        again: Again | None,
+    ) -> Iterator[int]:
         """The chunks' sizes. A new caption has its keys computed here and both memories stay: the rollout asks for a
         size before the clean pass of the chunk that came before, which still reads its own caption."""
         start = 0
@@ -225,25 +239,28 @@ class ShotStreamPipeline:
             line = before(cache, max(0, pixel_frames(start))) if before else None
             if line is not None:
                 cache.captions = self.transformer.caption_keys(self.text([line])[None])
+            noise = generator.get_state()
             yield size
+            while again and (line := again()) is not None:
+                cache.captions = self.transformer.caption_keys(self.text([line])[None])
+                generator.set_state(noise)
+                yield -size
             start += size
 
     @torch.inference_mode()
-    def decoded(self, chunks: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    def decoded(self, chunks: Iterable[Tensor], decoder: "_Rewinding | None" = None) -> Iterator[np.ndarray]:
         """The frames of a shot's latents, uint8 [f, height, width, 3], as their chunks come."""
-        decoder = self.codec.stream()
-        # The very first latent is one frame, cheap to decode: it leaves before the rest of its chunk.
-        lead = 1
+        decoder = decoder or _Rewinding(self.codec)
         for chunk in chunks:
-            for part in chunk.tensor_split([lead], dim=2):
+            # The very first latent is one frame, cheap to decode: it leaves before the rest of its chunk.
+            for part in chunk.tensor_split([decoder.begin()], dim=2):
                 if part.shape[2]:
-                    pixels = decoder.decode(part)[0].transpose(0, 1)
+                    pixels = decoder.stream.decode(part)[0].transpose(0, 1)
                     if not pixels.isfinite().all():
                         cause = "weights damaged, or precision too low for them"
                         mend = "fetch them again, or tell without float8"
                         raise CheckpointError(f"{self.name}: frames came out that are not finite ({cause}): {mend}")
                     yield to_host(to_frames(pixels)).numpy()
-            lead = 0
 
     @torch.inference_mode()
     def context(self, past: Sequence[Footage], settings: StreamSettings) -> Context:
@@ -285,6 +302,28 @@ def to_host(frames: Tensor) -> Tensor:
         frames = torch.empty_like(frames, device="cpu", pin_memory=True).copy_(frames, non_blocking=True)
         torch.cuda.current_stream().synchronize()
     return frames.cpu()
+
+
+class _Rewinding:
+    """A shot's decoder, which goes back by a chunk when that chunk is made again."""
+
+    def __init__(self, codec: Codec, again: Again | None = None) -> None:
+        self.stream = codec.stream()
+        self._again, self._chunks, self._mark = again, 0, None
+
+    def begin(self) -> int:
+        """A chunk comes. Returns how many of its latents are decoded alone."""
+        self._mark = self.stream.mark() if self._again else None
+        self._chunks += 1
+        return int(self._chunks == 1)
+
+    def again(self) -> str | None:
+        """See `Again`."""
+        line = self._again() if self._again else None
+        if line is not None:
+            self.stream.back(self._mark)
+            self._chunks -= 1
+        return line
 
 
 def chunk_sizes(latents: int, chunk: int) -> list[int]:

@@ -126,12 +126,15 @@ def rollout(
 
     Shape:
         sigmas: [steps], falling from 1; exit_step counts from 0
-        chunks: the latent frames of each chunk; may be endless or decided on the way
+        chunks: the latent frames of each chunk; may be endless or decided on the way. A negative number makes the
+            latest chunk, of so many frames, once more: nothing has read it yet
         yields: [B, C, f, H, W]
     """
     sigmas = sigmas.float() if isinstance(sigmas, Tensor) else torch.tensor(sigmas, dtype=torch.float32, device="cpu")
     start, finish = 0, None
     for frames in chunks:
+        if frames < 0:
+            start, finish, frames = start + frames, None, -frames
         if finish is not None:
             finish()
         made_with = replace(cache)

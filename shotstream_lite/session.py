@@ -16,8 +16,9 @@ from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, check
 from shotstream_lite.story_files import load_story, save_story
 from shotstream_lite.take import Take
 
-OF_ONE_SHOT = ("policy", "budget", "phase", "steps", "shift", "chunk", "weights")
-"""What may change from shot to shot: settings of the stream, and which of the model's transformers tells."""
+OF_ONE_SHOT = ("policy", "budget", "phase", "steps", "shift", "chunk", "weights", "keep")
+"""What may change from shot to shot: settings of the stream, which of the model's transformers tells, and how many of
+the frames are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +117,9 @@ class StorySession:
         if not 1 <= number <= len(self.shots):
             raise StoryError(f"there is no shot {number} to take again: the story has {len(self.shots)}")
         old = self.shots[number - 1].shot
-        wishes = {"caption": caption, "frames": frames, "seed": _following(old.seed) if seed is None else seed}
-        wishes |= {"turns": None if caption is None else (), "settings": None if settings is None else dict(settings)}
+        wishes = {"caption": caption, "frames": frames, "seed": other_seed(old.seed) if seed is None else seed}
+        settings = {k: v for k, v in old.settings.items() if k != "keep"} if settings is None else dict(settings)
+        wishes |= {"turns": None if caption is None else (), "settings": settings}
         shot = replace(old, **{name: value for name, value in wishes.items() if value is not None})
         if is_whole(frames):  # of a shorter shot, the turns that it still reaches
             shot = replace(shot, turns=tuple(turn for turn in shot.turns if turn.frame < frames))
@@ -193,7 +195,10 @@ class StorySession:
             seconds = take.first_frame_seconds, take.seconds, take.model_seconds
             self.shots = (*past, ToldShot(take.shot, footage, *seconds))
 
-        return Take(pipeline, story, [told.footage for told in past], settings, finish)
+        keep = shot.settings.get("keep")
+        if keep is not None and (not is_whole(keep) or not 1 <= keep <= shot.frames):
+            raise StoryError(f"settings of {name}: keep is {keep!r}: write how many of its {shot.frames} frames stay")
+        return Take(pipeline, story, [told.footage for told in past], settings, finish, keep, self.directed)
 
     def _of_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[str | None, StreamSettings]:
         """Whose weights tell the shot called `name` (None: the session's), and how; nothing is loaded yet.
@@ -203,10 +208,16 @@ class StorySession:
         changes = dict(changes)
         for key in set(changes) - set(OF_ONE_SHOT):
             raise StoryError(f"settings of {name}: {key!r} is not one shot's: write one of {', '.join(OF_ONE_SHOT)}")
+        changes.pop("keep", None)
         weights = changes.pop("weights", None)
         if weights is not None:
             self.pipeline.check_weights(weights)
         return weights, self.settings.changed(changes)
+
+
+def other_seed(seed: int) -> int:
+    """The seed of another take of a shot; never that of the shot that follows."""
+    return random.Random(f"another take of {seed}").getrandbits(32)
 
 
 def _following(seed: int) -> int:

@@ -1,9 +1,11 @@
 """A shot while it is made: an iterator of its frames that can be given another caption, cut short, and looked into."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
-from shotstream_lite.codec import latent_frames
+from shotstream_lite.codec import latent_frames, pixel_frames
 from shotstream_lite.fit import giving_back
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.presets import StreamSettings
@@ -25,10 +27,13 @@ class Take(Iterator[np.ndarray]):
     Args:
         story: ends with the shot to be made; the turns it has from an earlier telling are made again.
         finish: called with the take and all its frames when it is through; not when it is left early.
+        keep: how many of the frames are handed out and kept; None for all.
+        directed: a chunk may be made anew, see `turn`; what the decoder remembers is then kept once more.
 
     Attributes:
         shot: what was asked, and when the take is through what was made, with its turns.
         frames_made: pixel frames handed out so far.
+        whole: they end with a chunk, so that the next frame asked for begins another one.
         shares: if `measuring`, the attention the latest chunk spent on each stored frame, float32
             [context + shot latents so far]: the mean of its last step over layers and heads. Sums to one.
         first_frame_seconds, seconds: work until the first frame, and in all.
@@ -42,6 +47,8 @@ class Take(Iterator[np.ndarray]):
         past: Sequence[Footage],
         settings: StreamSettings,
         finish: Callable[["Take", np.ndarray], None],
+        keep: int | None = None,
+        directed: bool = False,
     ) -> None:
         self.shot: Shot = story.shots[-1]
         self.settings = settings
@@ -52,8 +59,14 @@ class Take(Iterator[np.ndarray]):
         self._pipeline, self._story, self._finish = pipeline, story, finish
         self._planned, self._turned = list(self.shot.turns), []
         self._wanted: str | None = None
-        self._cut = False
-        self._chunks_to_come = len(chunk_sizes(latent_frames(self.shot.frames), settings.chunk))
+        self._redo: str | None = None
+        self._cut, self._keep = False, keep
+        self._may_redo = directed
+        sizes = chunk_sizes(latent_frames(self.shot.frames), settings.chunk)
+        self._ends = [pixel_frames(end) for end in accumulate(sizes)]
+        self._chunk: int | None = None  # which chunk was begun last
+        self._raw: list[np.ndarray] = []
+        self._directing = threading.Lock()  # the wish comes from one thread, the frames from another
         self._follower: str | None = None
         self._resumed, self._denoised = 0.0, None
         made = pipeline.shot(
@@ -64,6 +77,7 @@ class Take(Iterator[np.ndarray]):
             settings=settings,
             before=self._before,
             after=self._after,
+            again=self._again if directed else None,
         )
         self._pieces = self._run(made)
 
@@ -74,11 +88,27 @@ class Take(Iterator[np.ndarray]):
         """Leaves the take; it never was."""
         self._pieces.close()
 
-    def turn(self, caption: str) -> None:
-        """Gives the shot another caption from its next chunk on. Raises StoryError if it is no good."""
+    def turn(self, caption: str, seen: int | None = None) -> int | None:
+        """Gives the shot another caption from its next chunk on. Raises StoryError if it is no good.
+
+        Args:
+            seen: how many frames of the shot were shown. If none of the latest chunk was, it is made anew, if `directed`.
+
+        Returns:
+            The first frame that is made with the new caption; None, and nothing changes, if the last chunk is begun.
+        """
         check_caption(caption, "the new caption")
         self._pipeline.text.check(self._lines(caption)[-1:], first=len(self._story.shots))
-        self._wanted = caption
+        with self._directing:
+            first = self._start(self._chunk)
+            if self._may_redo and seen is not None and self._chunk is not None and seen <= first:
+                self._redo = caption
+                return first
+            following = 0 if self._chunk is None else self._ends[self._chunk]
+            if following >= self._ends[-1]:
+                return None
+            self._wanted = caption
+            return following
 
     @property
     def caption(self) -> str:
@@ -86,13 +116,17 @@ class Take(Iterator[np.ndarray]):
         return self._turned[-1].caption if self._turned else self.shot.caption
 
     @property
-    def unheard(self) -> str | None:
-        """A caption given by `turn` that no chunk has read."""
-        return self._wanted
+    def whole(self) -> bool:
+        return self._made in self._ends
 
-    def cut(self) -> None:
-        """Ends the shot with the chunk being handed out: a shorter shot, that tells itself again like any other."""
+    def cut(self, frames: int | None = None) -> None:
+        """Ends the shot with the chunk being handed out: a shorter shot, that tells itself again like any other.
+
+        Args:
+            frames: of those handed out, how many are kept; None for all.
+        """
         self._cut = True
+        self._keep = self._keep if frames is None else max(1, frames)
 
     def follow(self, caption: str) -> None:
         """Says what the next shot will read: encoded while this one's last chunk is decoded."""
@@ -106,8 +140,15 @@ class Take(Iterator[np.ndarray]):
                 self._pipeline.context(story, self.settings)
             self.seconds += time.perf_counter() - start
 
+    @property
+    def _made(self) -> int:
+        return sum(map(len, self._raw))
+
+    def _start(self, chunk: int | None) -> int:
+        """The first frame of a chunk."""
+        return self._ends[chunk - 1] if chunk else 0
+
     def _run(self, made: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        pieces: list[np.ndarray] = []
         self._resumed, self._began = time.perf_counter(), _now(self._pipeline.device)
         for frames in giving_back(made):
             self.seconds += time.perf_counter() - self._resumed
@@ -115,35 +156,59 @@ class Take(Iterator[np.ndarray]):
                 self.model_seconds += _seconds(self._began, self._denoised)
             self._denoised = None
             self.first_frame_seconds = self.first_frame_seconds or self.seconds
-            pieces.append(frames)
-            self.frames_made += len(frames)
-            yield frames
-            if self._cut and latent_frames(self.frames_made) % self.settings.chunk == 0:
+            if self._redo is None:  # or else they belong to a chunk that is made anew
+                self._raw.append(frames)
+                frames = frames[: max(0, (self._keep or self._made) - self.frames_made)]
+                self.frames_made += len(frames)
+                if len(frames):
+                    yield frames
+            if self._cut and self.whole:
                 made.close()
                 break
             # What the listener does with the frames is not our time.
             self._resumed, self._began = time.perf_counter(), _now(self._pipeline.device)
-        self.shot = replace(self.shot, frames=self.frames_made, turns=tuple(self._turned))
-        self._finish(self, np.concatenate(pieces))
+        film = np.concatenate(self._raw)[: self._keep]
+        self.frames_made = len(film)
+        settings = {key: value for key, value in self.shot.settings.items() if key != "keep"}
+        if len(film) < self._made:
+            settings["keep"] = len(film)
+        self.shot = replace(self.shot, frames=self._made, turns=tuple(self._turned), settings=settings)
+        self._finish(self, film)
+
+    def _again(self) -> str | None:
+        """Says that the latest chunk is made anew, and with which caption."""
+        with self._directing:
+            caption, self._redo = self._redo, None
+            if caption is None or self._cut:
+                self._may_redo = self._chunk < len(self._ends) - 1  # or the shot ends here
+                return None
+            first = self._start(self._chunk)
+            while self._made > first:
+                self._raw.pop()
+            self.frames_made = first
+            self._planned, self._wanted = [], None
+            self._turned = [*(turn for turn in self._turned if turn.frame < first), Turn(first, caption)]
+        return self._lines(caption)[-1]
 
     def _before(self, cache: ShotCache, frame: int) -> str | None:
         """Says which caption begins here: one just wished for, or one of an old telling."""
         cache.shares = {} if self.measuring else None
-        due = [turn for turn in self._planned if turn.frame <= frame]
-        self._planned = self._planned[len(due) :]
-        caption, self._wanted = self._wanted, None
-        if caption is not None:
-            self._planned = []  # a new wish is worth more than old ones
-        elif due:
-            caption = due[-1].caption
-        if caption is None:
-            return None
-        self._turned.append(Turn(frame, caption))
+        with self._directing:
+            self._chunk = 0 if self._chunk is None else self._chunk + 1
+            due = [turn for turn in self._planned if turn.frame <= frame]
+            self._planned = self._planned[len(due) :]
+            caption, self._wanted = self._wanted, None
+            if caption is not None:
+                self._planned = []  # a new wish is worth more than old ones
+            elif due:
+                caption = due[-1].caption
+            if caption is None:
+                return None
+            self._turned.append(Turn(frame, caption))
         return self._lines(caption)[-1]
 
     def _after(self, cache: ShotCache) -> None:
-        self._chunks_to_come -= 1
-        if not self._chunks_to_come and self._follower is not None:
+        if self._chunk == len(self._ends) - 1 and self._follower is not None:
             story = replace(self._story, shots=(*self._story.shots, Shot(self._follower)))
             self._pipeline.text.prepare([line_at(captions(story, len(self._story.shots))[-1], 0)])
         if cache.shares:

@@ -329,11 +329,50 @@ def test_a_turn_comes_too_late_for_the_last_chunk(pipeline):
     session = StorySession(pipeline, GLOBAL, seed=0)
     take = session.next_shot(LINES[0], frames=13)
     list(islice(take, 3))
-    take.turn(LINES[1])
-    assert not list(take) and take.unheard == LINES[1] and session.shots[0].shot.turns == ()
+    assert take.turn(LINES[1]) is None and not list(take) and session.shots[0].shot.turns == ()
     for bad in ("", "red " * 80, 7):
         with pytest.raises(StoryError):
             take.turn(bad)
+
+
+@pytest.mark.parametrize(("pieces", "seen", "first"), [(3, 9, 9), (4, 20, 21), (5, 33, 33), (2, 0, 0), (1, 0, 0)])
+def test_a_chunk_that_nobody_saw_is_made_anew_with_the_new_caption(pipeline, tmp_path, pieces, seen, first):
+    """At the moment of the change `pieces` of 1, 8, 12, 12, 4 frames were handed out and `seen` frames shown."""
+    session, plain = StorySession(pipeline, GLOBAL, seed=0), StorySession(pipeline, GLOBAL, seed=0)
+    session.directed = True
+    take = session.next_shot(LINES[0], frames=37)
+    list(islice(take, pieces))
+    assert take.turn(LINES[1], seen) == first and take.turn(LINES[2], seen) == first  # the latest wish holds
+    list(take)
+    (told_shot,) = session.shots
+    assert told_shot.shot.turns == (Turn(first, LINES[2]),) and told_shot.footage.length == take.frames_made == 37
+    run(plain.next_shot(LINES[0], frames=37))
+    same = (session.film() == plain.film()).all(axis=(1, 2, 3))
+    assert same[:first].all() and not same[first:].any()
+    run(session.next_shot(LINES[1], frames=5))
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+
+
+@pytest.mark.parametrize(("pieces", "keep"), [(1, 1), (3, 15), (5, 37), (4, 33)])
+def test_a_shot_is_cut_to_the_frame_and_replays(pipeline, tmp_path, pieces, keep):
+    session = told(pipeline, 1)
+    take = session.next_shot(LINES[1], frames=37)
+    list(islice(take, pieces))
+    take.cut(keep)
+    list(take)
+    assert session.shots[1].footage.length == keep == take.frames_made
+    run(session.next_shot(LINES[2], frames=5))
+    again = replayed(pipeline, session, tmp_path / "story.json")
+    assert hashes(again) == hashes(session)
+    run(again.retake(2, seed=1))
+    assert again.shots[1].footage.length == session.shots[1].shot.frames  # another take is whole
+
+
+def test_another_take_does_not_take_the_next_shots_seed(pipeline):
+    session = told(pipeline, 2)
+    second = session.shots[1].shot.seed
+    run(session.retake(1))
+    assert session.shots[0].shot.seed not in (second, None)
 
 
 @pytest.mark.parametrize(("pieces", "frames"), [(1, 9), (2, 9), (3, 21), (4, 33), (5, 37)])
