@@ -42,6 +42,7 @@ class StorySession:
         global_caption: what holds for the whole story.
         seed: where the seeds of shots without one come from; None for a story nobody has seen yet.
         settings: changes of the pipeline's settings by name, saved with the story.
+        reel: where the frames are kept, if not on a reel of its own.
 
     Raises:
         StoryError: a caption, seed or setting that is no good. CodecError: a size that does not fit the model.
@@ -53,13 +54,14 @@ class StorySession:
         global_caption: str,
         seed: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        reel: Reel | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.settings = pipeline.settings.changed(settings or {})
         pipeline.check(self.settings)
         self.seed = random.getrandbits(32) if seed is None else seed
         self._plan = Story(global_caption, seed=self.seed)
-        self._reel = Reel()
+        self._reel = reel or Reel()
         self.shots: tuple[ToldShot, ...] = ()
         self.script: tuple[Shot, ...] = ()  # shots still to be told by `tell`
 

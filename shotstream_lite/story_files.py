@@ -22,6 +22,7 @@ from shotstream_lite.story import Shot, Story, Turn, is_whole
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
 _OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings", "shot_settings", "video_path")
+_OTHER_KEYS += ("studio",)  # what the page keeps beside the story
 
 
 def load_story(path: str | Path) -> Story:

@@ -34,6 +34,7 @@ class Take(Iterator[np.ndarray]):
         shot: what was asked, and when the take is through what was made, with its turns.
         frames_made: pixel frames handed out so far.
         whole: they end with a chunk, so that the next frame asked for begins another one.
+        redoing: the frames handed out last are out of date, and come anew.
         shares: if `measuring`, the attention the latest chunk spent on each stored frame, float32
             [context + shot latents so far]: the mean of its last step over layers and heads. Sums to one.
         first_frame_seconds, seconds: work until the first frame, and in all.
@@ -92,7 +93,8 @@ class Take(Iterator[np.ndarray]):
         """Gives the shot another caption from its next chunk on. Raises StoryError if it is no good.
 
         Args:
-            seen: how many frames of the shot were shown. If none of the latest chunk was, it is made anew, if `directed`.
+            seen: how many frames of the shot were shown. If none of the latest chunk was, it is made anew
+                (if `directed`).
 
         Returns:
             The first frame that is made with the new caption; None, and nothing changes, if the last chunk is begun.
@@ -118,6 +120,10 @@ class Take(Iterator[np.ndarray]):
     @property
     def whole(self) -> bool:
         return self._made in self._ends
+
+    @property
+    def redoing(self) -> bool:
+        return self._redo is not None
 
     def cut(self, frames: int | None = None) -> None:
         """Ends the shot with the chunk being handed out: a shorter shot, that tells itself again like any other.

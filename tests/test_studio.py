@@ -1,5 +1,6 @@
 """The studio without a browser: what a visitor may do, what the page is told, and that nobody disturbs the others."""
 
+import asyncio
 import base64
 import gc
 import io
@@ -7,8 +8,11 @@ import json
 import re
 import threading
 import time
+import urllib.error
+import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import av
 import numpy as np
@@ -17,17 +21,15 @@ import torch
 from PIL import Image
 
 from shotstream_lite import cli
+from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.fit import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.story import StoryError
 from shotstream_lite.story_files import parse_story
-from shotstream_lite.studio import controls, limits, serve, shooting
-from shotstream_lite.studio.answers import ACTIONS, answer
-from shotstream_lite.studio.director import Director
-from shotstream_lite.studio.facts import facts
-from shotstream_lite.studio.house import House
-from shotstream_lite.studio.pictures import side_by_side, strip
-from shotstream_lite.studio.words import examples, known_phrases
+from shotstream_lite.studio import messages, request, server
+from shotstream_lite.studio import session as studio_session
+from shotstream_lite.studio.server import ACTIONS, Sessions, act, guarded, host_name
+from shotstream_lite.studio.session import Session
+from shotstream_lite.studio.timeline import Take
 
 STORY = "A story about a red ball and a blue box, by the sea."
 LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.", "Medium shot: the red ball spins.")
@@ -36,31 +38,51 @@ LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.", "Med
 class Page:
     """Does what the page's script does: takes messages in and asks for more."""
 
-    def __init__(self, house: House, name: str = "page") -> None:
-        self.director: Director = house.open(name)
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.session: Session = sessions.open()
         self.heard: list[dict] = []
-        self.director.greet()
+        self.cards: dict[int, dict] = {}
+        self.number = self.after = 0
+        self.session.greet()
 
-    def until(self, done: Callable[[], bool], asking: bool = True, seconds: float = 300) -> None:
+    def act(self, do: str, **more) -> dict:
+        """As the page asks; fails if it is refused."""
+        answer = self.ask(do, **more)
+        assert "error" not in answer, answer
+        return answer
+
+    def ask(self, do: str, **more) -> dict:
+        self.number += 1
+        return act(self.sessions, {"token": self.session.token, "n": self.number, "do": do, **more})
+
+    def until(self, done: Callable[[], bool], asking: bool = True, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while True:
-            for message in self.director.outbox.drain():
+            for number, message in self.session.outbox.after(self.after):
+                self.after = number
                 self.heard.append(message)
+                self.cards |= {card["id"]: card for card in message.get("cards", ())}
                 if asking and message.get("whole"):
-                    self.director.more()
+                    self.session.more()
             if done():
                 return
             assert time.monotonic() < end, [m["kind"] for m in self.heard]
             time.sleep(0.005)
 
     def idle(self) -> None:
-        """Until nothing is queued or being made."""
-        self.until(lambda: not self.story["making"] and (not self.story["queue"] or self.story["held"]))
+        """Until nothing waits or is being made."""
+        self.until(lambda: self.story["making"] is None and (not self.story["queue"] or self.story["held"]))
 
-    def shoot(self, *lines: str, frames: int = 25, **options) -> None:
+    def shoot(self, *lines: str, frames: int = 13, **options) -> None:
         for line in lines:
-            self.director.shoot(STORY, line, frames, **options)
+            self.session.shoot(STORY, line, frames, **options)
         self.idle()
+
+    def pieces(self, count: int) -> list[dict]:
+        """So many messages with frames, and no more asked for."""
+        self.until(lambda: len(self.of("frames")) >= count, asking=False)
+        return self.of("frames")
 
     def of(self, kind: str) -> list[dict]:
         return [message for message in self.heard if message["kind"] == kind]
@@ -70,10 +92,21 @@ class Page:
         return self.of("story")[-1]
 
     @property
+    def strips(self) -> list[dict]:
+        return self.story["versions"][self.story["current"]]["strips"]
+
+    @property
+    def chosen(self) -> list[dict]:
+        """Cards of the takes in the film."""
+        return [self.cards[strip["takes"][strip["chosen"]]] for strip in self.strips]
+
+    @property
     def prints(self) -> list[str]:
-        """Fingerprints of the current version's shots."""
-        cards = {card["id"]: card["print"] for card in self.of("card")}
-        return [cards[number] for number in self.story["versions"][self.story["current"]]["shots"]]
+        return [card.get("print") for card in self.chosen]
+
+    @property
+    def stale(self) -> list[bool]:
+        return [strip["stale"] for strip in self.strips]
 
     @property
     def notices(self) -> str:
@@ -81,275 +114,343 @@ class Page:
 
 
 @pytest.fixture
-def house(pipeline) -> Iterator[House]:
-    house = House([pipeline])
-    yield house
-    house.shut()
+def sessions(pipeline) -> Iterator[Sessions]:
+    sessions = Sessions([pipeline])
+    yield sessions
+    sessions.close()
 
 
 @pytest.fixture
-def page(house) -> Page:
-    return Page(house)
-
-
-def strips(film: np.ndarray, counts: list[int]) -> list[str]:
-    """A film as the page gets it, in pieces of so many frames."""
-    return [strip(piece) for piece in np.split(film, np.cumsum(counts)[:-1])]
+def page(sessions) -> Page:
+    return Page(sessions)
 
 
 def test_queued_shots_play_in_order_and_are_the_film(page):
-    page.director.shoot(STORY, LINES[0], 13, 5)
-    page.director.shoot(STORY, LINES[1], 25, 6)
+    page.session.shoot(STORY, LINES[0], 13, 5)
+    page.session.shoot(STORY, LINES[1], 13, 6)
     page.idle()
-    assert [(m["shot"], m["caption"], m["seed"], m["frames"]) for m in page.of("begin")] == [
-        (1, LINES[0], "5", 13),
-        (2, LINES[1], "6", 25),
+    assert [(m["shot"], m["caption"], m["frames"]) for m in page.of("begin")] == [(1, LINES[0], 13), (2, LINES[1], 13)]
+    assert [card["seed"] for card in page.chosen] == ["5", "6"]
+    assert [m["count"] for m in page.of("frames")] == [1, 8, 4, 1, 8, 4]
+    film = np.concatenate([told.footage.frames() for told in page.session.project.version.film])
+    pieces = np.split(film, np.cumsum([1, 8, 4, 1, 8]))
+    assert [m["jpeg"] for m in page.of("frames")] == list(map(messages.strip, pieces))
+    assert [(c["shot"], c["frame"]) for c in page.of("begin")[1]["context"]] == [
+        (1, frame) for frame in (0, 2, 5, 7, 10, 12)
     ]
-    assert [m["count"] for m in page.of("frames")] == [1, 8, 4, 1, 8, 12, 4]
-    film = page.director.current.session.film()
-    assert [m["jpeg"] for m in page.of("frames")] == strips(film, [1, 8, 4, 1, 8, 12, 4])
-    assert [card["frames"] for card in page.of("card")] == [13, 25]
+    assert all(abs(sum(m["shares"]) - 1) < 0.01 for m in page.of("frames"))
 
 
-def test_no_more_is_made_than_was_asked_for(page):
-    page.director.shoot(STORY, LINES[0], 37)
-    page.until(lambda: len(page.of("frames")) == 2, asking=False)
-    time.sleep(0.4)
-    page.until(lambda: True, asking=False)
-    assert len(page.of("frames")) == 2  # the first chunk, and then the page was silent
-    page.director.more()
-    page.until(lambda: len(page.of("frames")) == 3, asking=False)
+def test_at_most_a_chunk_is_made_that_nobody_asked_for(page, monkeypatch):
+    page.session.shoot(STORY, LINES[0], 13)
+    page.pieces(2)
+    time.sleep(0.3)
+    assert len(page.pieces(2)) == 2  # the first chunk, and then the page was silent
+    page.session.more()
+    page.pieces(3)
+    monkeypatch.setattr(studio_session, "PATIENCE", 0.2)  # a page that is gone does not hold the device
+    page.until(lambda: page.story["making"] is None, asking=False)
 
 
-def test_a_silent_page_does_not_hold_the_stage_for_ever(house, monkeypatch):
-    monkeypatch.setattr(shooting, "PATIENCE", 0.2)
-    page = Page(house)
-    page.director.shoot(STORY, LINES[0], 37)
-    page.until(lambda: len(page.of("card")) == 1, asking=False)
-
-
-def test_what_the_memory_holds_is_told(page):
-    page.shoot(LINES[0], LINES[1])
-    first, second = page.of("begin")
-    assert first["context"] == [] and first["empty"] == 6
-    assert [(c["shot"], c["frame"]) for c in second["context"]] == [(1, 0), (1, 5), (1, 10), (1, 14), (1, 19), (1, 24)]
-    shares = [m["shares"] for m in page.of("frames") if m["take"] == second["take"]]
-    assert [len(s) for s in shares] == [9, 9, 12, 13] and all(abs(sum(s) - 1) < 1e-3 for s in shares)
-
-
-def test_a_turn_is_heard_recorded_and_replays(house, page):
-    page.director.shoot(STORY, LINES[0], 37, 3)
-    page.until(lambda: len(page.of("frames")) == 2, asking=False)
-    page.director.turn(LINES[1])
-    page.director.more()
+@pytest.mark.parametrize(("seen", "first"), [(0, 0), (3, 9)])
+def test_a_change_holds_from_the_first_chunk_nobody_saw(page, seen, first):
+    page.session.shoot(STORY, LINES[0], 13)
+    take = page.pieces(2)[0]["take"]
+    assert page.act("turn", caption=LINES[1], seen=[take, seen]) == {"from": first}
     page.idle()
-    assert [m["caption"] for m in page.of("frames")] == [LINES[0]] * 2 + [LINES[1]] * 3
-    assert page.of("card")[0]["turns"] == [{"frame": 9, "caption": LINES[1]}]
-    page.shoot(LINES[2])
-    other = Page(house, "other")
-    other.director.load(page.story["saved"])
-    other.idle()
-    assert other.prints == page.prints and other.story["saved"] == page.story["saved"]
+    again = [m for m in page.of("frames")[2:]]
+    assert again[0]["first"] == first and again[0]["caption"] == LINES[1]
+    assert page.chosen[0]["turns"] == [{"frame": first, "caption": LINES[1]}]
 
 
-def test_a_turn_that_comes_too_late_is_the_next_shot(page, monkeypatch):
-    decode = ShotStreamPipeline.decoded
-
-    def late(pipeline, chunks):
-        for frames in decode(pipeline, chunks):
-            if len(frames) == 4:  # the last chunk has read its caption and is not handed out yet
-                assert page.director.turn(LINES[1])
-                monkeypatch.undo()
-            yield frames
-
-    monkeypatch.setattr(ShotStreamPipeline, "decoded", late)
-    page.shoot(LINES[0], frames=13)
-    assert [card["caption"] for card in page.of("card")] == [LINES[0], LINES[1]]
-    assert "next shot" in page.notices and page.of("card")[0]["turns"] == []
-
-
-def test_nothing_to_turn(page):
-    assert page.director.turn(LINES[0]) is False
-
-
-def test_a_retake_keeps_the_shots_before_and_marks_those_after(page):
-    page.shoot(*LINES)
-    before = page.prints
-    page.director.retake(2, "The blue box jumps.")
+def test_a_change_that_comes_too_late_is_refused_aloud_and_the_last_chunk_can_still_change(page):
+    assert "shoot the change" in page.ask("turn", caption=LINES[1])["error"]
+    page.session.shoot(STORY, LINES[0], 13)
+    page.pieces(2)
+    page.session.more()
+    take = page.pieces(3)[0]["take"]
+    assert page.act("turn", caption=LINES[1], seen=[take, 9]) == {"from": 9}  # all is made, not all is seen
+    page.until(lambda: len(page.of("frames")) == 4, asking=False)
+    assert "Too late" in page.ask("turn", caption=LINES[2], seen=[take, 11])["error"]
+    page.session.more()
     page.idle()
-    (version,) = page.story["versions"]
-    assert version["stale"] == 1 and page.prints[0] == before[0] and page.prints[2] == before[2]
-    assert page.prints[1] != before[1]
-    page.director.retell()
+    assert "shoot the change" in page.ask("turn", caption=LINES[2], seen=[take, 13])["error"]
+    assert len(page.strips) == 1
+
+
+@pytest.mark.parametrize("seen", [1, 5, 9])
+def test_stop_keeps_what_was_seen_to_the_frame_and_holds_the_queue(page, seen):
+    page.session.shoot(STORY, LINES[0], 13)
+    page.session.shoot(STORY, LINES[1], 5)
+    take = page.pieces(2)[0]["take"]
+    page.act("stop", seen=[take, seen])
     page.idle()
-    assert page.story["versions"][0]["stale"] == 0 and len(page.prints) == 3 and page.prints[2] != before[2]
+    assert page.chosen[0]["frames"] == seen and page.story["held"] and len(page.story["queue"]) == 1
+    page.act("go on")
+    page.idle()
+    assert [card["frames"] for card in page.chosen] == [seen, 5]
+
+
+def test_stop_after_all_was_made_cuts_it_all_the_same_and_it_replays(sessions, page):
+    page.session.shoot(STORY, LINES[0], 13)
+    page.session.shoot(STORY, LINES[1], 5)
+    page.pieces(2)
     for _ in range(2):
-        page.director.undo()
+        page.session.more()
+    page.until(lambda: len(page.of("begin")) == 2, asking=False)  # the next one is begun, nobody has seen it
+    page.act("stop", seen=[page.of("begin")[0]["take"], 10])
+    page.until(lambda: page.story["held"] and page.story["making"] is None)
+    assert page.chosen[0]["frames"] == 10 and not page.chosen[1].get("print")
+    page.act("go on")
     page.idle()
-    assert page.prints == before and page.story["versions"][0]["stale"] == 0
+    other = Page(sessions)
+    other.act("load", text=page.session.save())
+    other.idle()
+    assert other.prints == page.prints and None not in other.prints
 
 
-def test_a_retake_with_the_seed_kept_is_the_same_take(page):
-    page.shoot(*LINES)
+def test_a_shot_rolls_on_until_the_next_is_shot(page):
+    page.act("shoot", story=STORY, caption=LINES[0], seconds=None)
+    take = page.pieces(2)[0]["take"]
+    assert page.of("begin")[0]["rolling"] and page.of("begin")[0]["frames"] == request.longest(page.session.settings)
+    assert page.act("shoot", story="", caption=LINES[1], seen=[take, 7]) == {"cut": True}
+    page.idle()
+    assert [card["frames"] for card in page.chosen] == [7, 13]
+
+
+def test_another_take_lies_on_the_strip_and_any_can_come_back(page):
+    page.shoot(*LINES, frames=5)
     before = page.prints
-    page.director.retake(1, keep_seed=True)
+    seeds = {card["seed"] for card in page.chosen}
+    page.act("retake", number=2)
     page.idle()
-    assert page.prints[0] == before[0]
-    page.director.retell()  # with their seeds
+    assert page.prints[0] == before[0] and page.prints[1] != before[1] and page.stale == [False, False, True]
+    assert page.chosen[1]["seed"] not in seeds and len(page.strips[1]["takes"]) == 2
+    page.act("choose", number=2, take=page.strips[1]["takes"][0])
     page.idle()
-    assert page.prints == before
+    assert page.prints == before and page.stale == [False, False, False]
+    page.act("retake", number=2, seed=page.chosen[1]["seed"])  # the same seed is the same take
+    page.idle()
+    assert page.prints[1] == before[1]
+    page.act("retake", number=1, caption="The red ball waves.")
+    page.idle()
+    assert page.stale == [False, True, True]
+    assert len(page.session.project.version.film) == 3  # what is out of date is in the film all the same
+    page.act("remake", number=1)
+    page.idle()
+    assert page.stale == [False, False, False] and page.prints[2] != before[2]
+    page.act("remove", number=1, take=page.strips[0]["takes"][0])
+    page.idle()
+    assert len(page.strips[0]["takes"]) == 1
 
 
-def test_a_new_shot_replaces_the_first_stale_one(page):
-    page.shoot(*LINES)
-    page.director.retake(1)
-    page.idle()
-    assert page.story["versions"][0]["stale"] == 2
-    page.shoot(LINES[2])
-    assert page.story["versions"][0]["stale"] == 1 and len(page.prints) == 3
-    page.director.drop_stale()
-    page.idle()
-    assert len(page.prints) == 2
-    page.director.undo()
-    page.idle()
-    assert len(page.prints) == 3
-
-
-def test_undo_to_the_start_and_no_further(page):
-    page.shoot(LINES[0])
-    page.director.undo()
-    page.idle()
-    assert page.prints == [] and not page.story["undo"] and page.story["saved"] is None
-    with pytest.raises(StoryError, match="nothing to undo"):
-        page.director.undo()
-    page.director.shoot("A yellow cone in the city.", LINES[0], 5)  # another story, nothing was settled
-    page.idle()
-    assert page.story["global_caption"] == "A yellow cone in the city."
-
-
-def test_undo_drops_a_shot_being_made(page):
-    page.shoot(LINES[0])
+def test_every_destructive_act_can_be_undone(page):
+    page.shoot(*LINES[:2], frames=5)
     before = page.prints
-    page.director.shoot(STORY, LINES[1], 37)
-    page.until(lambda: len(page.of("begin")) == 2, asking=False)
-    page.director.undo()
+    page.act("branch")
+    acts = [
+        ("new", {}),
+        ("load", {"text": json.dumps({"global_caption": STORY, "shot1": LINES[2], "frames": 5})}),
+        ("close version", {}),
+        ("remove", {"number": 1}),
+        ("move", {"number": 1, "by": 1}),
+        ("retake", {"number": 1}),
+        ("storyboard", {"story": STORY, "text": "\n".join(LINES), "seconds": 0.25}),
+        ("shoot", {"story": STORY, "caption": LINES[2], "before": 1, "seconds": 0.25}),
+    ]
+    for do, more in acts:
+        page.act(do, **more)
+        page.act("undo")
+        page.idle()
+        assert page.prints == before and len(page.story["versions"]) == 2, do
+    page.act("version", number=0)
+    for _ in range(3):
+        page.act("undo")
     page.idle()
-    assert page.prints == before
+    assert page.prints == [] and page.story["undo"] is None
+    assert "nothing to undo" in page.ask("undo")["error"]
 
 
-def test_two_versions_and_their_comparison(page):
-    page.shoot(LINES[0])
-    page.director.branch()
-    page.shoot(LINES[1], frames=13)
-    page.director.choose(0)
-    page.shoot(LINES[2])
-    a, b = page.story["versions"]
-    assert a["shots"][0] == b["shots"][0] and a["shots"][1] != b["shots"][1]
-    seen = len(page.of("frames"))
-    page.director.compare()
-    page.until(lambda: sum(m["count"] for m in page.of("frames")[seen:]) == 50)
-    assert {m["width"] for m in page.of("frames")[seen:]} == {48 * 2 + 2}
-    with pytest.raises(StoryError, match="two versions already"):
-        page.director.branch()
-    page.director.close_version()
+def test_shots_are_inserted_moved_and_taken_out_of_the_queue(page):
+    page.shoot(*LINES[:2], frames=5)
+    page.act("shoot", story="", caption=LINES[2], before=2, seconds=0.25)
+    page.idle()
+    assert [card["caption"] for card in page.chosen] == [LINES[0], LINES[2], LINES[1]]
+    assert page.stale == [False, False, True]
+    page.act("move", number=2, by=1)
+    page.idle()
+    assert page.stale == [False, False, True] and page.chosen[1]["caption"] == LINES[1]
+    page.session.shoot(STORY, LINES[0], 13)
+    page.session.shoot(STORY, LINES[1], 5)
+    page.until(lambda: len(page.story["queue"]) == 1, asking=False)
+    page.act("unqueue", take=page.story["queue"][0])
+    page.idle()
+    assert [card["caption"] for card in page.chosen] == [LINES[0], LINES[1], LINES[2], LINES[0]]
+
+
+def test_the_lesson_shows_the_same_shot_without_the_memory(page):
+    page.shoot(*LINES[:2])
+    before = page.prints
+    page.act("without", number=2, what="memory")
+    page.until(lambda: bool(page.of("compare")))
+    page.idle()
+    (told,) = page.of("compare")
+    one, other = (page.cards[number] for number in told["takes"])
+    assert one["seed"] == other["seed"] and other["settings"] == {"policy": "none"}
+    assert told["labels"] == ["as told", "without the memory of earlier shots"] and told["from"] == 0
+    assert page.prints == before and len(page.strips[1]["takes"]) == 2  # the film is as it was
+    page.act("without", number=2, what="memory")  # it is there already
+    assert len(page.session.project.version.strips[1].takes) == 2
+    assert set(request.lessons(page.session.pipeline)) == {"memory", "jump", "steps"}  # there is no other transformer
+
+
+def test_everything_is_saved_and_made_again(sessions, page):
+    page.shoot(*LINES, frames=5)
+    page.act("retake", number=1)
+    page.act("without", number=2, what="jump")
+    page.until(lambda: bool(page.of("compare")))
+    page.idle()
+    assert page.stale == [False, True, True]
+    saved = page.act("save")["text"]
+    assert len(parse_story(saved).shots) == 3  # `shotstream tell` reads it too
+    other = Page(sessions)
+    other.act("load", text=saved, name="story.json")
+    other.idle()
+    prints = [[p.cards[take]["print"] for s in p.strips for take in s["takes"]] for p in (page, other)]
+    assert prints[0] == prints[1] and len(prints[0]) == 5 and other.stale == page.stale
+    assert other.act("save")["text"] == saved
+
+
+def test_switches_hold_for_the_shot_and_are_saved(page):
+    usual = {"memory": True, "jump": True, "history": "dynamic", "budget": 6, "steps": 4}
+    page.act("shoot", story=STORY, caption=LINES[0], seconds=0.25, switches=usual)
+    switches = usual | {"memory": False, "jump": False, "steps": 2}
+    page.act("shoot", story=STORY, caption=LINES[1], seconds=0.25, switches=switches)
+    page.idle()
+    wanted = [{}, {"policy": "none", "phase": 0.0, "steps": [1000.0, 500.0]}]
+    assert [dict(shot.settings) for shot in parse_story(page.act("save")["text"]).shots] == wanted
+
+
+def test_two_versions(page):
+    page.shoot(LINES[0], frames=5)
+    page.act("branch")
+    page.shoot(LINES[1], frames=5)
+    page.act("version", number=0)
+    page.shoot(LINES[2], frames=5)
+    a, b = (version["strips"] for version in page.story["versions"])
+    assert a[0]["takes"] == b[0]["takes"] and a[1]["takes"] != b[1]["takes"]
+    assert "two versions already" in page.ask("branch")["error"]
+    page.act("close version")
     page.idle()
     assert [version["name"] for version in page.story["versions"]] == ["B"]
-    with pytest.raises(StoryError, match="only version"):
-        page.director.close_version()
-    with pytest.raises(StoryError, match="branch first"):
-        page.director.compare()
+    assert "only version" in page.ask("close version")["error"]
 
 
-def test_a_shot_lands_in_the_version_it_was_wished_for(page):
-    page.shoot(LINES[0])
-    page.director.shoot(STORY, LINES[1], 25)
-    page.director.branch()
+def test_a_cut_nobody_asked_for_is_found(page, monkeypatch):
+    monkeypatch.setattr(messages, "find_cuts", lambda film, fps, eye: [3])
+    page.shoot(LINES[0], frames=5)
+    assert page.chosen[0]["unasked"] == [3]
+
+
+def test_a_request_sent_twice_is_done_once(sessions, page):
+    message = {"token": page.session.token, "n": 7, "do": "shoot", "story": STORY, "caption": LINES[0], "seconds": 0.25}
+    assert act(sessions, dict(message)) == act(sessions, dict(message))
     page.idle()
-    assert [len(version["shots"]) for version in page.story["versions"]] == [2, 1]
+    assert len(page.strips) == 1
 
 
-def test_stop_keeps_what_was_made_and_holds_the_queue(page):
-    page.director.shoot(STORY, LINES[0], 37)
-    page.director.shoot(STORY, LINES[1], 13)
-    page.until(lambda: len(page.of("frames")) == 2, asking=False)
-    page.director.stop()
-    page.idle()
-    assert [card["frames"] for card in page.of("card")] == [9]
-    assert page.story["held"] and len(page.story["queue"]) == 1
-    page.director.go_on()
-    page.director.more()
-    page.idle()
-    assert [card["frames"] for card in page.of("card")] == [9, 13]
+def test_messages_wait_until_the_page_has_them(page):
+    page.session.shoot(STORY, LINES[0], 13)
+    page.pieces(2)
+    again = page.session.outbox.after(0)  # `after` drops what the page has; nothing was acknowledged since
+    assert [m["kind"] for _, m in again] and page.session.outbox.after(10**6) == []
+    page.session.more()
+
+    async def wait() -> list:
+        return await page.session.outbox.wait(0, 60)
+
+    assert [m["kind"] for _, m in asyncio.run(wait())] == ["frames"]
 
 
-def test_what_waits_can_be_taken_out(page):
-    page.director.shoot(STORY, LINES[0], 37)
-    for line in LINES[1:]:
-        page.director.shoot(STORY, line, 5)
-    page.until(lambda: len(page.story["queue"]) == 2, asking=False)
-    page.director.unqueue(page.story["queue"][0]["id"])
-    page.idle()
-    assert [card["caption"] for card in page.of("card")] == [LINES[0], LINES[2]]
-
-
-def test_switches_hold_for_the_shot_and_are_saved(house, page):
-    settings = {"policy": "none", "phase": 0.0, "steps": [1000, 500]}
-    page.shoot(LINES[0])
-    page.shoot(LINES[1], settings=settings)
-    assert page.of("begin")[1]["context"] == []
-    assert parse_story(page.story["saved"]).shots[1].settings == settings
-    other = Page(house, "other")
-    other.director.load(page.story["saved"])
-    other.idle()
-    assert other.prints == page.prints
-
-
-def test_pages_do_not_see_each_other(house):
-    one, two = Page(house, "one"), Page(house, "two")
-    one.director.shoot(STORY, LINES[0], 37)
-    two.director.shoot("A yellow cone in the city.", LINES[1], 13)
+def test_pages_do_not_see_each_other(sessions):
+    one, two = Page(sessions), Page(sessions)
+    one.session.shoot(STORY, LINES[0], 13)
+    two.session.shoot("A yellow cone in the city.", LINES[1], 5)
     two.until(lambda: bool(two.of("place")), asking=False)
     one.idle(), two.idle()
-    assert [card["caption"] for card in one.of("card")] == [LINES[0]]
-    assert [card["caption"] for card in two.of("card")] == [LINES[1]]
     # Words with a space between them: the pictures' base64 may spell any word, but no space.
     heard_one, heard_two = json.dumps(one.heard), json.dumps(two.heard)
     assert "the sea" in heard_one and "the city" not in heard_one
     assert "the city" in heard_two and "the sea" not in heard_two
-    assert one.director.token != two.director.token
+    assert one.session.token != two.session.token
 
 
-def test_a_page_sees_its_place_in_line(house, monkeypatch):
-    pages = [Page(house, str(number)) for number in range(3)]
+def test_a_page_sees_its_place_in_line_and_how_long_it_takes(sessions, calls, monkeypatch):
+    pages = [Page(sessions) for _ in range(3)]
     gate = threading.Event()
     make = ShotStreamPipeline.shot
     monkeypatch.setattr(ShotStreamPipeline, "shot", lambda *a, **o: (gate.wait(10), make(*a, **o))[1])
     for page in pages:
-        page.director.shoot(STORY, LINES[0], 5)
-    pages[2].until(lambda: bool(pages[2].of("place")), asking=False)
-    assert pages[2].of("place")[-1]["place"] == 2
+        page.session.shoot(STORY, LINES[0], 5)
+    pages[2].until(lambda: pages[2].of("place")[-1]["place"] == 2, asking=False)
+    told = calls(pages[2].session, "told_place")
     gate.set()
     for page in pages:
-        page.idle()
         page.until(lambda page=page: page.of("place")[-1]["place"] is None)
-    assert [m["place"] for m in pages[2].of("place")] == [2, 1, 0, None]
+    assert [place for place, _ in told] == [1, 0, None] and told[0][1] > 0
 
 
-def test_a_closed_page_frees_what_it_kept(house):
-    page, other = Page(house, "one"), Page(house, "two")
-    page.shoot(LINES[0], LINES[1])
-    reel = weakref.ref(page.director.current.session._reel)
-    page.director.shoot(STORY, LINES[2], 37)
-    page.until(lambda: len(page.of("begin")) == 3, asking=False)
-    house.close("one")  # in the middle of a shot
-    other.shoot(LINES[0])
-    page.heard.clear()
-    deadline = time.monotonic() + 120
+def test_a_session_lives_on_without_its_page_and_then_ends(sessions, monkeypatch):
+    other = Page(sessions)
+
+    def leave() -> weakref.ref:
+        page = Page(sessions)
+        token = page.session.token
+        page.shoot(LINES[0], frames=5)
+        prints = page.prints
+        page.heard.clear(), sessions.of(token).greet()  # a reload, a blip, a sleeping laptop
+        page.until(lambda: bool(page.of("story")))
+        assert page.prints == prints
+        page.session.shoot(STORY, LINES[1], 13)
+        page.until(lambda: len(page.of("begin")) == 1, asking=False)
+        monkeypatch.setattr(server, "KEEP", -1)
+        other.session.heard = time.monotonic() + 100
+        sessions.sweep()  # in the middle of a shot
+        assert len(sessions) == 1 and sessions.of(token) is None
+        return weakref.ref(page.session._reel)
+
+    reel = leave()
+    other.shoot(LINES[0], frames=5)
+    deadline = time.monotonic() + 60
     while reel() is not None and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.02)
-    assert reel() is None and house.pages == 1
-    house.close("one")  # twice does no harm
+    assert reel() is None
+
+
+def test_strangers_do_not_use_the_studio_up(sessions, page, monkeypatch):
+    """Two thousand sessions opened and left, ten thousand requests whose answers nobody reads."""
+    handles = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    refused = 0
+    for _ in range(2000):
+        try:
+            sessions.open()
+        except StoryError as error:
+            refused += "the studio is full" in str(error)
+    assert len(sessions) == server.MAX_SESSIONS and refused == 2000 - server.MAX_SESSIONS + 1
+    for number in range(10_000):
+        page.session.notice(str(number))
+        if number % 20 == 0:
+            page.ask("undo")
+            page.session.tell_story()
+    assert len(page.session.outbox.after(0)) <= 2 * studio_session.UNREAD
+    for session in list(sessions._sessions.values()):
+        session.heard -= 60 * (session is not page.session)
+    sessions.open()  # those who told nothing make room
+    assert len(sessions) == 2
+    gc.collect()
+    if handles:
+        assert len(list(Path("/proc/self/fd").iterdir())) <= handles + 4
 
 
 @pytest.mark.parametrize(
@@ -357,11 +458,12 @@ def test_a_closed_page_frees_what_it_kept(house):
     [
         (torch.OutOfMemoryError("CUDA out of memory"), "ran out of memory.*shorter shot"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"), "ran out of memory"),
+        (OSError(28, "No space left on device"), "No space left.*TMPDIR"),
         (RuntimeError("anything"), "Something went wrong"),
     ],
 )
 def test_an_accident_leaves_a_page_that_works(page, monkeypatch, error, words):
-    page.shoot(LINES[0])
+    page.shoot(LINES[0], frames=5)
     before = page.prints
 
     def fail(*arguments, **options):
@@ -370,256 +472,358 @@ def test_an_accident_leaves_a_page_that_works(page, monkeypatch, error, words):
 
     with monkeypatch.context() as patch:
         patch.setattr(ShotStreamPipeline, "decoded", fail)
-        page.director.shoot(STORY, LINES[1], 5)
+        page.session.shoot(STORY, LINES[1], 5)
         page.idle()
     assert re.search(words, page.notices) and page.prints == before
-    page.shoot(LINES[1])
+    page.shoot(LINES[1], frames=5)
     assert len(page.prints) == 2
 
 
 @pytest.mark.parametrize(
-    ("story", "line", "frames", "words"),
+    ("wish", "words"),
     [
-        (STORY, " ", 5, "the shot is empty"),
-        ("", LINES[0], 5, "the story is empty"),
-        (STORY, "a" * 10_000, 5, "10000 characters"),
-        (STORY, "red " * 400, 5, "tokens, the model reads 64"),
-        (STORY, LINES[0], 961, "this page shows 241 at most"),
-        (STORY, None, 5, "the shot is null"),
+        ({"caption": " "}, "the shot is empty"),
+        ({"story": ""}, "the story is empty"),
+        ({"caption": "a" * 10_000}, "10000 characters"),
+        ({"caption": "red " * 400}, "tokens, the model reads 64"),
+        ({"seconds": 60}, "this model was trained on 13 at most"),
+        ({"seconds": "two"}, "no number of seconds"),
+        ({"caption": None}, "the shot is null"),
+        ({"seed": "-5"}, "the seed is '-5'"),
+        ({"seed": "9" * 30}, "the seed is"),
+        ({"before": 5}, "there is no shot 5"),
+        ({"switches": {"weights": "/etc/passwd"}}, "this model has"),
     ],
 )
-def test_bad_wishes_are_refused(page, story, line, frames, words):
-    with pytest.raises(StoryError, match=words):
-        page.director.shoot(story, line, frames)
+def test_bad_wishes_are_refused_and_the_corrected_one_is_made(page, wish, words):
+    good = {"story": STORY, "caption": LINES[0], "seconds": 0.25, "seed": "", "switches": {}}
+    assert words in page.ask("shoot", **good | wish)["error"]
+    page.act("shoot", **good)
     page.idle()
-    assert not page.of("begin")
-
-
-def test_a_length_that_does_not_fit_is_a_notice(page):
-    page.director.shoot(STORY, LINES[0], 6)
-    page.until(lambda: "not one more than a multiple of 4" in page.notices)
+    assert len(page.prints) == 1
 
 
 def test_unknown_words_are_named_with_the_nearest(page):
-    page.director.shoot(STORY, "The red bal dances <b>.", 5)
-    page.idle()
+    page.shoot("The red bal dances <b>.", frames=5)
     assert "“bal” (nearest: ball" in page.notices and "“dances”" in page.notices
-    assert page.of("card")[0]["caption"] == "The red bal dances <b>."
+    assert page.chosen[0]["caption"] == "The red bal dances <b>."
 
 
-def test_a_hundred_fast_clicks(house, page):
-    refused = 0
-    for _ in range(100):
-        try:
-            page.director.shoot(STORY, LINES[0], 5)
-        except StoryError as error:
-            assert "waiting already" in str(error)
-            refused += 1
-    assert refused >= 100 - 2 * limits.MAX_QUEUE
+def test_a_hundred_fast_clicks(page):
+    refused = sum(
+        "waiting already" in page.ask("shoot", story=STORY, caption=LINES[0], seconds=0.25).get("error", "")
+        for _ in range(100)
+    )
+    assert refused >= 100 - 2 * request.MAX_QUEUE
     page.idle()
     assert len(page.prints) == 100 - refused
+
+
+STUDIO = {"takes": [{"caption": "A ball.", "past": []}], "current": 0}
+STUDIO |= {"versions": [{"global_caption": "A ball.", "strips": [[0]], "chosen": [0]}]}
+AROUND = {"takes": [{"caption": "A ball.", "past": [0]}]}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "not JSON"),
-        ("{", "not JSON"),
         ("[]", "holds a list"),
         ("[" * 100_000, "nested too deep"),
-        ("x" * (limits.MAX_FILE + 1), "no story file"),
+        ("x" * (request.MAX_FILE + 1), "no story file"),
         (None, "no story file"),
-        ({"shot1": 3}, "global_caption is missing"),
+        ({"shot1": 3}, "shot1 is a number"),
         ({"shot1": "A ball.", "settings": {"height": 4096}}, "this page shows 32 x 48"),
-        ({"shot1": "A ball.", "settings": {"shot_frames": 961}}, "this page shows 241"),
+        ({"shot1": "A ball.", "settings": {"shot_frames": 961}}, "13 at most"),
         ({"shot1": "A ball.", "settings": {"steps": list(range(1000, 900, -1))}}, "100 steps, this page allows 16"),
-        ({"shot1": "A ball.", "shot_settings": [{"budget": 64}]}, "settings of shot1: 64 budget"),
+        ({"shot1": "A ball.", "shot_settings": [{"budget": 64}]}, "shot1: 64 budget"),
         ({"shot1": "A ball.", "shot_settings": [{"weights": "/etc/passwd"}]}, "this model has"),
-        ({"shot1": "A ball.", "frames": [961]}, "this page shows 241"),
+        ({"shot1": "A ball.", "frames": [961]}, "13 at most"),
         ({f"shot{i}": "A ball." for i in range(1, 200)}, "199 shots, this page tells 100"),
         ({"shot1": "red " * 100}, "tokens, the model reads 64"),
+        ({"shot1": "A ball.", "studio": 3}, "not what the page saved"),
+        ({"shot1": "A ball.", "studio": STUDIO | AROUND}, "not what the page saved"),
+        (
+            {"shot1": "A ball.", "studio": STUDIO | {"takes": [{"caption": "A ball.", "past": [-1]}]}},
+            "not what the page",
+        ),
+        (
+            {"shot1": "A ball.", "studio": STUDIO | {"takes": [{"caption": "A", "frames": 961, "past": []}]}},
+            "13 at most",
+        ),
+        ({"shot1": "A ball.", "studio": STUDIO | {"versions": []}}, "holds no version"),
     ],
 )
 def test_hostile_story_files_are_refused_and_nothing_is_lost(page, text, words):
-    page.shoot(LINES[0])
+    page.shoot(LINES[0], frames=5)
     before = page.prints
     if isinstance(text, dict):
-        text = json.dumps(text if "missing" in words else {"global_caption": STORY} | text)
-    with pytest.raises(ValueError, match=words) as complaint:
-        page.director.load(text, "file.json")
+        text = json.dumps({"global_caption": STORY} | text)
+    with pytest.raises(ShotStreamError, match=words) as complaint:
+        page.session.load(text, "file.json")
     assert "\n" not in str(complaint.value)
     page.idle()
     assert page.prints == before
 
 
-def test_a_released_story_file_is_told(page):
-    page.director.load(json.dumps({"global_caption": STORY, "shot1": LINES[0], "shot2": LINES[1]}))
-    page.idle()
-    assert len(page.prints) == 2 and [card["frames"] for card in page.of("card")] == [13, 13]
-    assert page.story["global_caption"] == STORY
-
-
-def test_a_film_is_read_back(page):
-    page.shoot(LINES[0], LINES[1], frames=13)
+def test_a_film_and_its_shots_are_fetched(page, calls):
+    page.shoot(LINES[0], LINES[1])
+    chunks = calls(page.session.pipeline.transformer, "chunk")
     for number, frames in ((None, 26), (2, 13)):
-        with av.open(io.BytesIO(page.director.film(number))) as film:
+        with av.open(io.BytesIO(page.session.film(number))) as film:
             assert sum(1 for _ in film.decode(video=0)) == frames
-    with pytest.raises(StoryError, match="no film yet"):
-        page.director.film(3)
+    told = page.session.frames(page.strips[1]["takes"][0])
+    shot = page.session.project.version.film[1].footage
+    assert [strip["jpeg"] for strip in told["strips"]] == [
+        messages.strip(shot.frames(0, 12)),
+        messages.strip(shot.frames(12)),
+    ]
+    assert [look["first"] for look in told["looks"]] == [0, 1, 9] and told["begin"]["shot"] == 2 and not chunks
+    for wrong in (3, None, "1"):
+        with pytest.raises(StoryError):
+            page.session.frames(wrong)
 
 
-def test_played_again_without_the_model(page, calls):
-    page.shoot(LINES[0], LINES[1], frames=25)
-    chunks, seen = calls(page.director.stage.pipeline.transformer, "chunk"), len(page.of("frames"))
-    page.director.play(2)
-    page.until(lambda: sum(m["count"] for m in page.of("frames")[seen:]) == 25)
-    page.director.play()
-    page.until(lambda: sum(m["count"] for m in page.of("frames")[seen:]) == 75)
-    assert not chunks
-    again = [m["jpeg"] for m in page.of("frames")[seen:]]
-    assert again[:3] == again[6:] == strips(page.director.current.session.film()[25:], [12, 12, 1])
-
-
-def test_a_new_page_of_the_same_visitor_is_told_everything(page):
-    page.shoot(LINES[0])
-    page.heard.clear()
-    page.director.greet()
-    page.until(lambda: bool(page.of("story")))
-    assert [m["kind"] for m in page.heard] == ["hello", "card", "story"] and len(page.prints) == 1
-
-
-def test_a_page_has_one_stream(house, page):
-    first, second = page.director.greet(), page.director.greet()
-    assert not page.director.heard(first) and page.director.heard(second)
-    house.close("page")
-    assert not page.director.heard(second)
-
-
-def test_a_new_story(page):
-    page.shoot(LINES[0])
-    page.director.restart()
-    page.idle()
-    assert page.prints == [] and page.story["global_caption"] is None
-
-
-# What the page's script may ask for
+# What the page may ask for
 
 
 @pytest.mark.parametrize("message", [None, 3, [], "more", {}, {"token": 3}, {"token": ""}, {"do": "save"}])
-def test_nothing_is_answered_without_a_token(house, page, message):
-    assert "error" in answer(house, message)
+def test_nothing_is_answered_without_a_token(sessions, page, message):
+    assert act(sessions, message) is None
 
 
-def test_only_known_actions_are_done(house, page):
-    for do in (None, 3, "close", "__class__", "shoot", ["more"]):
-        assert "unknown" in answer(house, {"token": page.director.token, "do": do})["error"]
+def test_only_known_actions_are_done(sessions, page):
+    for do in (None, 3, "close", "__class__", "work", ["more"]):
+        assert "unknown" in act(sessions, {"token": page.session.token, "n": 1, "do": do})["error"]
 
 
 @pytest.mark.parametrize("do", sorted(ACTIONS))
-@pytest.mark.parametrize("number", [None, -1, 10**30, "1", 1.5, [1], True, {"a": 1}])
-def test_no_action_falls_over_bad_numbers(house, page, do, number):
-    result = answer(house, {"token": page.director.token, "do": do, "number": number, "text": number, "name": number})
-    assert result == {} or set(result) == {"error"}
+def test_no_action_falls_over_bad_values(page, do):
+    for bad in (None, -1, 10**30, "1", 1.5, [1], True, {"a": 1}):
+        names = (
+            "number",
+            "text",
+            "name",
+            "take",
+            "seen",
+            "what",
+            "by",
+            "before",
+            "one",
+            "caption",
+            "story",
+            "prepared",
+        )
+        answer = page.ask(do, **{name: bad for name in names})
+        assert answer == {} or set(answer) == {"error"}, (do, bad)
 
 
-def test_save_film_and_load_by_script(house, page):
-    page.shoot(LINES[0], frames=5)
-    token = page.director.token
-    saved = answer(house, {"token": token, "do": "save"})
-    assert parse_story(saved["text"]).shots[0].caption == LINES[0]
-    assert answer(house, {"token": token, "do": "film"})["name"] == "film.mp4"
-    before = page.prints
-    assert answer(house, {"token": token, "do": "load", "text": saved["text"], "name": "../../x.json"}) == {}
-    page.idle()
-    assert page.prints == before
-    answer(house, {"token": token, "do": "load", "text": "{", "name": "<img>"})
-    page.until(lambda: "img: not JSON" in page.notices)
+def asked(app, path="/", method="GET", **headers) -> tuple[int, dict, bytes]:
+    """An ASGI application's answer."""
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    lines = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+    asyncio.run(app(scope | {"headers": lines, "root_path": "", "scheme": "http"}, receive, send))
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+def test_the_page_answers_to_its_own_names_and_pages_only():
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"in"})
+
+    page = guarded(app, ["studio.example"], None)
+    for host in ("localhost:7860", "127.0.0.1", "[::1]:7860", "192.168.0.7:7860", "studio.example", "Studio.Example:1"):
+        assert asked(page, host=host)[0] == 200, host
+    for host in ("evil.example:7860", "", "127.0.0.1.evil.example", "localhost.evil.example:7860"):
+        assert asked(page, host=host)[0] == 403, host
+    assert b"--hosts evil.example" in asked(page, host="evil.example:7860")[2]
+    assert asked(guarded(app, ["*"], None), host="evil.example")[0] == 200
+    assert asked(page, host="localhost:7860", origin="http://localhost:7860")[0] == 200
+    for origin in ("http://evil.example", "null", "http://localhost:1"):
+        assert asked(page, host="localhost:7860", origin=origin)[0] == 403, origin
+    assert b"default-src 'self'" in asked(page, host="localhost")[1][b"content-security-policy"]
+    locked = guarded(app, [], ("ada", "pass:word"))
+    right = base64.b64encode(b"ada:pass:word").decode()
+    assert asked(locked, host="localhost", authorization=f"Basic {right}")[0] == 200
+    for wrong in ("", "Basic", "Basic !", "Bearer x", f"Basic {base64.b64encode(b'ada:word').decode()}"):
+        status, headers, _ = asked(locked, host="localhost", authorization=wrong)
+        assert status == 401 and b"www-authenticate" in headers
+
+
+def test_host_names():
+    assert list(map(host_name, ("A.b:1", "a", "[::1]:80", "[::1]", ""))) == ["a.b", "a", "::1", "::1", ""]
 
 
 # Parts
 
 
-def test_pages_spread_over_the_devices(pipeline):
-    house = House([pipeline, pipeline])
-    stages = [house.open(str(number)).stage for number in range(4)]
-    assert stages.count(house.stages[0]) == stages.count(house.stages[1]) == 2
-    assert house.open("0").stage is stages[0]
-    house.shut()
+def test_sessions_spread_over_the_devices(pipeline):
+    sessions = Sessions([pipeline, pipeline])
+    workers = [sessions.open().worker for _ in range(4)]
+    assert workers.count(sessions.workers[0]) == workers.count(sessions.workers[1]) == 2
+    sessions.close()
 
 
-def test_switches_become_settings(pipeline):
-    usual = {"memory": True, "jump": True, "history": "dynamic", "budget": 6, "steps": 4, "weights": None}
-    assert controls.switched(pipeline, usual) == {}
-    assert controls.switched(pipeline, usual | {"memory": False}) == {"policy": "none"}
-    assert controls.switched(pipeline, usual | {"jump": False}) == {"phase": 0.0}
-    assert controls.switched(pipeline, usual | {"history": "first", "budget": 3.0}) == {"policy": "first", "budget": 3}
-    assert controls.switched(pipeline, usual | {"weights": "causal-init"}) == {"weights": "causal-init"}
-    for count in controls.STEPS:
-        changes = controls.switched(pipeline, usual | {"steps": count})
-        assert len(pipeline.settings.changed(changes).steps) == count
-
-
-@pytest.mark.parametrize(("seconds", "frames"), [(0, 1), (0.5, 9), (2, 33), (2.06, 33), (5, 81)])
-def test_seconds_become_frames(seconds, frames):
-    assert controls.frames_of(seconds, 16) == frames
+@pytest.mark.parametrize(("seconds", "frames"), [(None, None), (0, 1), (0.5, 9), (0.75, 13)])
+def test_seconds_become_frames(pipeline, seconds, frames):
+    assert request.frames_of(seconds, pipeline.settings) == frames
 
 
 def test_examples_and_phrases_are_known_to_the_model(pipeline):
-    said = examples(pipeline.text.tokenizer)
-    phrases = known_phrases(pipeline.text.tokenizer)
+    said = request.examples(pipeline.text.tokenizer)
+    phrases = request.known_phrases(pipeline.text.tokenizer)
     every = [said["story"], *said["shots"], *(phrase for kind in phrases.values() for phrase in kind)]
     assert all(phrases.values()) and not pipeline.text.unknown_words(" ".join(every))
     pipeline.text.check([f"{said['story']}shot0:{shot}" for shot in said["shots"]])
-
-
-def test_a_full_model_needs_no_list_of_words():
-    assert known_phrases(object()) == {} and "van" in examples(object())["story"]
+    assert request.known_phrases(object()) == {} and "van" in request.examples(object())["story"]
 
 
 def test_facts_are_facts(pipeline):
-    said = facts(pipeline)
+    said = messages.facts(pipeline)
     assert said["parameters"] == sum(p.numel() for p in pipeline.transformer.parameters())
     assert said["attention"].startswith("native") and said["device"].startswith("CPU")
     assert 0 < said["memory_needed"] < said["memory_used"] < said["memory_there"]
 
 
-def test_strips_and_films_side_by_side():
+def test_pictures():
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
-    assert Image.open(io.BytesIO(base64.b64decode(strip(frames)))).size == (12, 3 * 8)
-    both = side_by_side(frames, frames[:1])
-    assert both.shape == (3, 8, 26, 3) and np.array_equal(both[:, :, :12], frames)
-    assert all(np.array_equal(both[i, :, 14:], frames[0]) for i in range(3))
+    assert Image.open(io.BytesIO(base64.b64decode(messages.strip(frames)))).size == (12, 3 * 8)
+    other = frames.copy()
+    other[1] += 1
+    assert messages.first_difference(frames, other) == 1 and messages.first_difference(frames, frames[:2]) == 2
 
 
-def test_the_command_complains_in_one_line(capsys, monkeypatch):
-    assert cli.main(["studio", "--port", "70000"]) == 2
-    assert capsys.readouterr().err == "shotstream: --port is 70000: write a number from 1 to 65535, or leave it out\n"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_cards_say_what_is_asked_before_it_is_made():
+    from shotstream_lite.story import Shot
+
+    card = Take(Shot("A ball.", None, 2**60)).card()
+    assert card["caption"] == "A ball." and card["seed"] == str(2**60) and "print" not in card
+
+
+# Opening it
+
+
+@pytest.fixture
+def opened(pipeline, monkeypatch) -> Callable[..., server.Studio]:
+    pytest.importorskip("uvicorn", reason="the studio needs uvicorn: pip install '.[studio]'")
+    monkeypatch.setattr(ShotStreamPipeline, "from_pretrained", lambda *names: pipeline)
+    monkeypatch.setattr(server, "devices", lambda: ["cpu"])
+    monkeypatch.setattr(server, "choose", lambda preset, device: Fit(Plan()))
+    return lambda **options: server.launch("toybox", block=False, **options)
+
+
+def fetched(url: str, body: dict | None = None) -> tuple[int, bytes]:
+    data = None if body is None else json.dumps(body).encode()
+    open_plainly = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    try:
+        with open_plainly(urllib.request.Request(url, data), timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9", "socks5://127.0.0.1:1080", "socks://127.0.0.1:1080"])
+def test_the_page_opens_behind_any_proxy_and_serves_nothing_else(opened, monkeypatch, tmp_path, proxy):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "ALL_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    (tmp_path / "sea_side.json").write_text(json.dumps({"global_caption": STORY, "shot1": LINES[0], "frames": 5}))
+    with opened(stories=tmp_path) as studio:
+        url = studio.url
+        assert url.startswith("http://127.0.0.1:") and b"studio.js" in fetched(url)[1]
+        told = json.loads(fetched(f"{url}api/model")[1])
+        assert (told["height"], told["longest"], told["stories"]) == (32, 13, ["sea_side"])
+        assert fetched(f"{url}api/poll", {"token": "?"})[0] == 410
+        token = json.loads(fetched(f"{url}api/begin", {})[1])["token"]
+        said = {"token": token, "n": 1, "do": "load", "prepared": "sea_side"}
+        assert json.loads(fetched(f"{url}api/act", said)[1]) == {}
+        kinds = {
+            m["kind"] for m in json.loads(fetched(f"{url}api/poll", {"token": token, "after": None})[1])["messages"]
+        }
+        assert "story" in kinds
+        for path in (
+            "etc/passwd",
+            "../pyproject.toml",
+            "static/page.html",
+            "queue/join",
+            "upload",
+            "gradio_api/upload",
+            "docs",
+        ):
+            assert fetched(url + path)[0] == 404, path
+        assert fetched(f"{url}api/act", {"text": "x" * 3_000_000})[0] == 413
+        assert "127.0.0.1" in studio._repr_html_()
+    with pytest.raises(urllib.error.URLError):
+        fetched(url)
+
+
+def test_close_ends_what_was_opened(model_folder, monkeypatch):
+    pytest.importorskip("uvicorn")
+    monkeypatch.setattr(server, "devices", lambda: ["cpu"])
+    monkeypatch.setattr(server, "choose", lambda preset, device: Fit(Plan()))
+    threads = threading.active_count()
+    studio = server.launch(model_folder, block=False)
+    weights = weakref.ref(studio.sessions.workers[0].pipeline)
+    page = Page(studio.sessions)
+    page.shoot(LINES[0], frames=5)
+    del page
+    studio.close()
+    studio.close()
+    gc.collect()
+    assert (
+        weights() is None and threading.active_count() <= threads + 1
+    )  # the captions' own thread goes with its encoder
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--port", "70000"], "--port is 70000: write a number from 1 to 65535, or leave it out"),
+        (["--host", "no.such.host.invalid"], "--host 'no.such.host.invalid' is no address of this machine"),
+        (["--host", "192.0.2.1"], "choose another --port or --host"),
+        (["--auth", "ada"], "--auth is no NAME:PASSWORD"),
+        (["--stories", "nowhere"], "--stories nowhere: there are no story files"),
+        (["--weights", "teacher"], "choose one that streams"),
+        (["--share"], "--share"),
+    ],
+)
+def test_bad_options_are_one_line(opened, capsys, monkeypatch, options, words):
+    monkeypatch.setattr("builtins.__import__", _without("gradio.networking"))
+    assert cli.main(["studio", *options]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_every_device_gets_the_model_as_it_fits_there(opened, monkeypatch, pipeline):
+    loaded, plans = [], {"cuda:0": Plan(), "cuda:1": Plan(text_waits=True)}
+    monkeypatch.setattr(server, "devices", lambda: list(plans))
+    monkeypatch.setattr(server, "choose", lambda preset, device: Fit(plans[device]))
+    load = lambda *where: loaded.append(where) or pipeline  # noqa: E731
+    monkeypatch.setattr(ShotStreamPipeline, "from_pretrained", load)
+    opened().close()
+    assert loaded == [("toybox", "student", device, plan) for device, plan in plans.items()]
+
+
+def test_without_its_server_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("builtins.__import__", _without("uvicorn"))
     assert cli.main(["studio"]) == 2
     assert "pip install 'shotstream_lite[studio]'" in capsys.readouterr().err
 
 
-def test_the_page_is_built_and_stays_on_this_machine(pipeline, monkeypatch):
-    gradio = pytest.importorskip("gradio")
-    from shotstream_lite.studio import launch
+def _without(missing: str) -> Callable:
+    original = __import__
 
-    asked = {}
-    monkeypatch.setattr(gradio.Blocks, "launch", lambda self, **options: asked.update(options))
-    monkeypatch.setattr(ShotStreamPipeline, "from_pretrained", lambda *names: pipeline)
-    page = launch("toybox")
-    assert not {"server_name", "share", "allowed_paths"} & set(asked)  # Gradio's own: this machine, no files
-    assert launch("toybox", share=True) and asked["share"]
-    assert cli.main(["studio"]) == 0 and asked["server_name"] == "127.0.0.1" and not asked["share"]
-    assert cli.main(["studio", "--weights", "teacher"]) == 2
-    page.house.shut()
+    def load(name, *arguments, **options):
+        if name == missing:
+            raise ImportError(name)
+        return original(name, *arguments, **options)
 
-
-def test_every_device_gets_the_model_as_it_fits_there(monkeypatch, pipeline):
-    loaded, plans = [], {"cuda:0": Plan(), "cuda:1": Plan(text_waits=True)}
-    monkeypatch.setattr(serve, "devices", lambda: list(plans))
-    monkeypatch.setattr(serve, "choose", lambda preset, device: Fit(plans[device]))
-    load = lambda *where: loaded.append(where) or pipeline  # noqa: E731
-    monkeypatch.setattr(serve.ShotStreamPipeline, "from_pretrained", load)
-    monkeypatch.setattr(pytest.importorskip("gradio").Blocks, "launch", lambda *args, **options: None)
-    serve.launch("wan-1.3b").house.shut()
-    assert loaded == [("wan-1.3b", "student", device, plan) for device, plan in plans.items()]
+    return load

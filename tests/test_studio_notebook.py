@@ -2,7 +2,9 @@
 
 import io
 import threading
+import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -10,7 +12,6 @@ from shotstream_lite.session import StorySession
 
 pytest.importorskip("ipywidgets")
 
-from shotstream_lite.studio import notebook  # noqa: E402
 from shotstream_lite.studio.notebook import StoryWidget  # noqa: E402
 
 LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.")
@@ -34,8 +35,8 @@ def listed(widget: StoryWidget) -> list[str]:
 
 
 def test_shots_are_told_and_shown(widget, monkeypatch):
-    threads, make = [], notebook._make
-    monkeypatch.setattr(notebook, "_make", lambda *args: threads.append(threading.get_ident()) or make(*args))
+    threads, make = [], widget._make
+    monkeypatch.setattr(widget, "_make", lambda *args: threads.append(threading.get_ident()) or make(*args))
     assert Image.open(io.BytesIO(widget.picture.value)).size == (48 * 15, 32 * 15)
     black = widget.picture.value
     press(widget, "Shoot", LINES[0])
@@ -58,17 +59,30 @@ def test_retake_and_undo(widget):
     assert listed(widget) == [] and not widget.session.shots
 
 
-def test_change_and_stop_while_it_plays(widget, monkeypatch):
+def test_change_and_stop_while_it_plays(widget):
+    """Stop keeps what was seen, to the frame; a change is heard in the first chunk that was not."""
     widget.session.settings = widget.session.settings.changed({"shot_frames": 61})
     press(widget, "Shoot", LINES[0], wait=False)
     press(widget, "Shoot", LINES[1], wait=False)
     assert "A shot plays" in widget.status.value
     press(widget, "Change now", LINES[1], wait=False)
+    while widget._shown < 11:
+        time.sleep(0.01)
     press(widget, "Stop")
     (told,) = widget.session.shots
-    assert told.footage.length < 61
-    press(widget, "Change now", LINES[1])  # nothing plays: it is the next shot
-    assert len(widget.session.shots) == 2
+    assert told.footage.length == widget._shown < 30 and told.shot.turns[0].caption == LINES[1]
+    assert np.array_equal(told.footage.frames(), np.stack(widget._frames))
+    press(widget, "Change now", LINES[1])  # nothing plays
+    assert len(widget.session.shots) == 1 and "shoot the change as the next shot" in widget.status.value
+
+
+def test_enter_shoots_and_close_ends_what_plays(widget):
+    widget.prompt.value = LINES[0]
+    widget.prompt._handle_custom_msg({"event": "submit"}, [])
+    assert widget._take is not None
+    thread = widget._thread
+    widget.close()
+    assert not thread.is_alive() and widget._take is None
 
 
 @pytest.mark.parametrize(("name", "words"), [("Shoot", "is empty"), ("Undo", "nothing to undo")])

@@ -1,5 +1,5 @@
 """The studio: a page on which a film is directed while it plays. `launch("toybox")` opens it."""
 
-from shotstream_lite.studio.serve import launch
+from shotstream_lite.studio.server import Studio, launch
 
-__all__ = ["launch"]
+__all__ = ["Studio", "launch"]

@@ -1,0 +1,273 @@
+"""A visitor's story as the page shows it: strips in order, each a stack of takes of which one is chosen.
+
+Strips and versions never change, they are replaced: what was there can always come back (`Undo`). A take does not know
+whether it is out of date; it knows which takes it remembered, and is *stale* while others stand before it.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from shotstream_lite.errors import StoryError
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.session import ToldShot
+from shotstream_lite.story import Shot, Story, Turn, check_caption, is_whole
+from shotstream_lite.story import check_shot as check_parts
+from shotstream_lite.story_files import story_json
+from shotstream_lite.studio import messages, request
+
+_ids = itertools.count(1)
+
+
+@dataclass(eq=False)
+class Take:
+    """One telling of a shot: what was asked, and when it is made what came of it.
+
+    Attributes:
+        past: the takes it remembered; None as long as nobody has settled that.
+        note: what is different about it, in words, if it shows what is lost without something.
+        rolling: its length is open until somebody cuts.
+        looks: what each chunk looked at, for the page; context: the frames it remembered.
+        unasked: frames at which it holds a cut nobody asked for.
+        fresh: it is put into the film when it is made; ends: the frames after which another shot follows;
+            aside: it is made though it is not in the film, and nobody watches.
+    """
+
+    shot: Shot
+    past: tuple["Take", ...] | None = None
+    note: str = ""
+    rolling: bool = False
+    fresh: bool = False
+    ends: int | None = None
+    aside: bool = False
+    told: ToldShot | None = None
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    context: list[dict[str, Any]] = field(default_factory=list)
+    unasked: list[int] = field(default_factory=list)
+    id: int = field(default_factory=lambda: next(_ids))
+
+    def finish(self, told: ToldShot) -> None:
+        """It is made, or cut shorter."""
+        self.told, self.shot, self._card = told, told.shot, None
+        self.looks = [look for look in self.looks if look["first"] < told.footage.length]
+
+    def card(self) -> dict[str, Any]:
+        """For the page; its pictures are computed once. Seeds are texts: they may be longer than a script's numbers."""
+        shot, told = self.shot, self.told
+        asked = {"id": self.id, "caption": shot.caption, "note": self.note, "settings": dict(shot.settings)}
+        if not told:
+            return asked | {"seed": "" if shot.seed is None else str(shot.seed), "frames": shot.frames}
+        if getattr(self, "_card", None) is None:
+            length = told.footage.length
+            self._card = {
+                "print": messages.fingerprint(told.footage),
+                "stills": messages.stills(told.footage),
+                "unasked": self.unasked,
+                "frames": length,
+                "turns": [vars(turn) for turn in shot.turns],
+                "fps": length / told.seconds if told.seconds else None,
+                "model_fps": length / told.model_seconds if told.model_seconds else None,
+                "first_frame_seconds": told.first_frame_seconds,
+            }
+        return asked | {"seed": str(shot.seed)} | self._card
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """A place in the story."""
+
+    takes: tuple[Take, ...]
+    chosen: int = 0
+
+    @property
+    def take(self) -> Take:
+        return self.takes[self.chosen]
+
+    def with_take(self, take: Take) -> "Strip":
+        """One more take; the chosen one stays."""
+        if len(self.takes) >= request.MAX_TAKES:
+            raise StoryError(f"this shot has {request.MAX_TAKES} takes already: remove one first")
+        return replace(self, takes=(*self.takes, take))
+
+    def choose(self, take: Take) -> "Strip":
+        return replace(self, chosen=self.takes.index(take))
+
+    def without(self, take: Take) -> "Strip | None":
+        """One take fewer; None if it was the only one."""
+        takes = tuple(one for one in self.takes if one is not take)
+        if not takes:
+            return None
+        return Strip(takes, takes.index(self.take) if self.take is not take else max(0, self.chosen - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """One way the story goes."""
+
+    name: str = "A"
+    caption: str | None = None
+    strips: tuple[Strip, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def before(self, index: int) -> tuple[Take, ...]:
+        """The takes a shot at place `index` (from 0) would remember."""
+        return tuple(strip.take for strip in self.strips[:index])
+
+    @property
+    def film(self) -> list[ToldShot]:
+        """The chosen takes that are made, in order, stale ones included."""
+        return [strip.take.told for strip in self.strips if strip.take.told]
+
+    def stale(self, index: int) -> bool:
+        """Whether the take at place `index` was made after other shots than those before it now."""
+        take = self.strips[index].take
+        return take.told is not None and take.past != self.before(index)
+
+    def with_strips(self, strips: Iterable[Strip | None]) -> "Version":
+        strips = tuple(strip for strip in strips if strip)
+        if len(strips) > request.MAX_SHOTS:
+            raise StoryError(f"the story has {request.MAX_SHOTS} shots, the most this page tells: begin a new one")
+        return replace(self, strips=strips)
+
+    def find(self, take: Take) -> int | None:
+        """The place of the strip a take lies on."""
+        return next((i for i, strip in enumerate(self.strips) if take in strip.takes), None)
+
+    def describe(self) -> dict[str, Any]:
+        """For the page."""
+        strips = [
+            {"takes": [take.id for take in strip.takes], "chosen": strip.chosen, "stale": self.stale(i)}
+            for i, strip in enumerate(self.strips)
+        ]
+        return {"name": self.name, "strips": strips}
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """All a visitor has: one or two versions."""
+
+    versions: tuple[Version, ...] = (Version(),)
+    current: int = 0
+
+    @property
+    def version(self) -> Version:
+        return self.versions[self.current]
+
+    def put(self, version: Version, index: int | None = None) -> "Project":
+        """A version replaced: the current one, or number `index`."""
+        index = self.current if index is None else index
+        return replace(self, versions=(*self.versions[:index], version, *self.versions[index + 1 :]))
+
+    def takes(self) -> Iterator[Take]:
+        """All takes on all strips, each once."""
+        yield from dict.fromkeys(take for v in self.versions for strip in v.strips for take in strip.takes)
+
+    def find(self, take: Take) -> tuple[int, int] | None:
+        """(version, place) of a take."""
+        for number, version in enumerate(self.versions):
+            if (place := version.find(take)) is not None:
+                return number, place
+        return None
+
+
+# Files: a story that `shotstream tell` reads too, and beside it everything else the page had
+
+
+def save(project: Project) -> str:
+    """The current version as a story file, and all takes and versions in the key "studio". Raises StoryError."""
+    version = project.version
+    if not version.film:
+        raise StoryError("there is no story to save yet: make a shot first")
+    story = Story(version.caption, tuple(told.shot for told in version.film), settings=version.settings)
+    order: dict[Take, int] = {}
+
+    def add(take: Take) -> None:  # what a take remembered comes before it
+        if take not in order and take.told:
+            for one in take.past or ():
+                add(one)
+            order.setdefault(take, len(order))
+
+    for take in project.takes():
+        add(take)
+    takes = [_as_json(take, order) for take in order]
+    versions = []
+    for one in project.versions:
+        strips = [[order[take] for take in strip.takes if take in order] for strip in one.strips]
+        chosen = [order.get(strip.take) for strip in one.strips]
+        versions.append({"name": one.name, "global_caption": one.caption, "strips": strips, "chosen": chosen})
+    studio = {"takes": takes, "versions": versions, "current": project.current}
+    return json.dumps(json.loads(story_json(story)) | {"studio": studio}, ensure_ascii=False, indent=1)
+
+
+def _as_json(take: Take, order: Mapping[Take, int]) -> dict[str, Any]:
+    shot = take.shot
+    said = {"caption": shot.caption, "frames": shot.frames, "seed": shot.seed, "note": take.note}
+    said |= {"turns": [vars(turn) for turn in shot.turns], "settings": dict(shot.settings)}
+    return {key: value for key, value in said.items() if value} | {"past": [order[one] for one in take.past or ()]}
+
+
+def load(text: Any, pipeline: ShotStreamPipeline, name: str = "story") -> Project:
+    """A story file as a project whose takes are still to be made. Raises StoryError, one line."""
+    settings = pipeline.settings
+    story = request.read_story(text, settings, name)
+    data = json.loads(text).get("studio")
+    if data is None:
+        strips = tuple(Strip((Take(shot, rolling=shot.frames is None),)) for shot in story.shots)
+        return Project((Version("A", story.global_caption, strips, dict(story.settings)),))
+    try:
+        takes: list[Take] = []
+        for one in data["takes"]:
+            turns = tuple(Turn(turn["frame"], turn["caption"]) for turn in one.get("turns", ()))
+            shot = Shot(one["caption"], one.get("frames"), one.get("seed"), turns, one.get("settings", {}))
+            check_parts(shot, f"take {len(takes) + 1}")
+            request.check_shot(shot, story.settings, settings, f"take {len(takes) + 1}")
+            past = tuple(takes[index] for index in map(_index, one["past"]))
+            takes.append(Take(shot, past, str(one.get("note", ""))[:80]))
+        versions = []
+        for one, label in zip(data["versions"], "AB", strict=False):
+            check_caption(one["global_caption"], "global_caption")
+            strips = []
+            for indices, chosen in zip(one["strips"], one["chosen"], strict=True):
+                if indices:
+                    stack = tuple(takes[index] for index in map(_index, indices))[: request.MAX_TAKES]
+                    strips.append(Strip(stack, indices.index(chosen) if chosen in indices else 0))
+            versions.append(Version(label, one["global_caption"], (), dict(story.settings)).with_strips(strips))
+        most = request.MAX_SHOTS * 3
+        if not versions or len(takes) > most:
+            raise StoryError(f"holds no version, or more than {most} takes")
+        current = _index(data["current"])
+        return Project(tuple(versions), current if current < len(versions) else 0)
+    except StoryError as error:
+        raise StoryError(f"{name}: studio: {error}") from None
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError):
+        raise StoryError(f"{name}: studio is not what the page saved: remove that key, and the story is told") from None
+
+
+def _index(value: Any) -> int:
+    if not is_whole(value) or value < 0:
+        raise IndexError
+    return value
+
+
+def everything(project: Project) -> list[Take]:
+    """All takes, what others remember before them; the chosen film before everything else."""
+    found: dict[Take, None] = {}
+
+    def add(take: Take) -> None:
+        if take not in found:
+            for one in take.past or ():
+                add(one)
+            found[take] = None
+
+    for strip in project.version.strips:
+        add(strip.take)
+    for take in project.takes():
+        add(take)
+    return list(found)
+
+
+def to_make(project: Project) -> list[Take]:
+    """Those of `everything` that are still to be made."""
+    return [take for take in everything(project) if not take.told]
