@@ -16,26 +16,23 @@ PATIENCE = 600_000  # ms
 
 def tell(page: Page) -> None:
     """Loads the story, and takes the picture while its last shot plays."""
-    page.wait_for_function("window.shotstream && document.querySelector('.facts dt')")
-    page.evaluate("text => shotstream.act('load', { name: 'story.json', text })", json.dumps(STORY))
-    page.wait_for_function("document.querySelector('.saying').textContent.startsWith('Shot 5')")
-    page.wait_for_function(
-        "document.querySelectorAll('.strip').length === 5 && document.querySelectorAll('.cell.own').length"
-    )
+    page.wait_for_selector("body[data-ready]")
+    page.evaluate("text => studio.load({ name: 'story.json', text })", json.dumps(STORY))
+    page.wait_for_function("document.querySelector('#saying').textContent.startsWith('Shot 5')")
+    page.wait_for_function("document.querySelectorAll('.cell.own').length")
 
 
 def main() -> None:
-    studio = launch("toybox", prevent_thread_lock=True, quiet=True)
-    with sync_playwright() as playwright:
+    with launch("toybox", block=False) as studio, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, (width, height, dots) in SIZES.items():
-            page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=dots)
+            screen = {"width": width, "height": height}
+            page = browser.new_page(viewport=screen, device_scale_factor=dots, bypass_csp=True)
             page.set_default_timeout(PATIENCE)
-            page.goto(studio.local_url, timeout=PATIENCE)
+            page.goto(studio.url, timeout=PATIENCE)
             tell(page)
             page.screenshot(path=HERE / "pictures" / name, full_page=True)
             page.close()
-    studio.close()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ Before = Callable[[ShotCache, int], str | None]
 After = Callable[[ShotCache], None]
 """Called after each chunk's last step, before it is decoded."""
 Again = Callable[[], str | None]
-"""Called when more is asked for after a chunk. If it gives a text, that chunk is made anew with it, from the same noise."""
+"""Called when more is asked for after a chunk; a text it gives is what that chunk is made anew with, from its noise."""
 
 
 @dataclass(frozen=True)

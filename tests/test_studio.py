@@ -72,6 +72,7 @@ class Page:
 
     def idle(self) -> None:
         """Until nothing waits or is being made."""
+        self.session.more()
         self.until(lambda: self.story["making"] is None and (not self.story["queue"] or self.story["held"]))
 
     def shoot(self, *lines: str, frames: int = 13, **options) -> None:

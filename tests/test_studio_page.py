@@ -1,66 +1,48 @@
 """The studio in a browser: the real page, the toybox's own weights, Debian's Chromium by Playwright.
 
-What is measured is printed, and held to the promise made for two cores; when more wants to run than there are cores,
-it may take as much longer.
+What is measured is printed, and held to the promise made for two cores that nobody else uses.
 """
 
-import io
 import json
 import os
 import shutil
 import statistics
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import pytest
 
-pytest.importorskip("gradio", reason="the studio needs Gradio: pip install '.[studio]'")
+pytest.importorskip("uvicorn", reason="the studio needs uvicorn: pip install '.[studio]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="driving the page needs Playwright: pip install '.[test]'")
 
-from shotstream_lite.pipeline import ShotStreamPipeline  # noqa: E402
 from shotstream_lite.story_files import parse_story  # noqa: E402
-from shotstream_lite.studio import page as studio_page  # noqa: E402
+from shotstream_lite.studio import Studio, launch  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
 SLOW = 1000 * int(os.environ.get("SHOTSTREAM_PATIENCE", "120"))  # ms that anything may take
-FIRST_FRAME, STALL = 1.0, 0.3  # seconds, at most
+FIRST_FRAME, WORST_FIRST_FRAME, STALL, CHANGE = 0.5, 1.0, 0.2, 0.7  # seconds, at most
 
 JUMP = "Wide shot: the red ball jumps up and down."
 WAVE = "Medium shot: the blue box waves hello."
 SPIN = "Close-up: the red ball spins around."
 
-# Every frame that is drawn, with its time and its pixels.
+# Every frame that is drawn, with its time and which one it is.
 WATCH = """
 window.drawn = [];
-window.hashing = true;
 const draw = CanvasRenderingContext2D.prototype.drawImage;
 CanvasRenderingContext2D.prototype.drawImage = function (...all) {
   draw.apply(this, all);
-  const frame = { time: performance.now() };
-  if (window.hashing) {
-    const data = new Uint32Array(this.getImageData(0, 0, this.canvas.width, this.canvas.height).data.buffer);
-    let hash = 7;
-    for (const dot of data) hash = (Math.imul(hash, 31) + dot) | 0;
-    frame.hash = hash;
-  }
-  window.drawn.push(frame);
+  window.drawn.push(performance.now() / 1000);
 };
 """
 
 
 @pytest.fixture(scope="module")
-def studio() -> Iterator[studio_page.gr.Blocks]:
-    page = studio_page.build([ShotStreamPipeline.from_pretrained("toybox")])
-    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **studio_page.looks())
-    yield page
-    page.close()
-    page.house.shut()
+def studio() -> Iterator[Studio]:
+    with launch("toybox", block=False) as studio:
+        yield studio
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +57,7 @@ class Visit:
     """Somebody in front of the page."""
 
     def __init__(self, browser, url: str, **options) -> None:
-        self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        self.context = browser.new_context(bypass_csp=True, **({"viewport": {"width": 1366, "height": 650}} | options))
         self.context.add_init_script(WATCH)
         self.page = self.context.new_page()
         self.page.set_default_timeout(SLOW)
@@ -83,75 +65,32 @@ class Visit:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", lambda dialog: self.errors.append(f"dialog {dialog.message}"))
         self.page.goto(url, timeout=SLOW)
-        self.ready()
+        self.page.wait_for_selector("body[data-ready]")
 
-    def ready(self) -> None:
-        """The stream is open."""
-        self.page.wait_for_function(
-            "window.shotstream && document.querySelector('#load') && document.querySelector('.facts dt')"
-        )
+    def until(self, condition: str, value=None) -> None:
+        self.page.wait_for_function(condition, arg=value)
 
-    def type(self, text: str) -> None:
-        self.page.fill("#shot textarea", text)
+    def shoot(self, text: str, seconds: float | None = None) -> None:
+        if seconds is not None:
+            self.page.uncheck("#roll")
+            self.page.fill("#seconds", str(seconds))
+        self.page.fill("#shot", text)
+        self.page.press("#shot", "Enter")
+        self.until("document.querySelector('#shot').value === ''")
 
-    def shoot(self, text: str) -> None:
-        self.type(text)
-        self.page.click("#shoot")
-        self.page.wait_for_function("document.querySelector('#shot textarea').value === ''")
+    def made(self, count: int) -> None:
+        """Waits for so many shots that are made and not stale, and until all is seen."""
+        self.until("n => document.querySelectorAll('.strip[data-print]:not(.stale)').length === n", count)
+        self.until("['idle', 'held'].includes(document.querySelector('#state').dataset.state)")
 
-    def length(self, seconds: float) -> None:
-        self.page.fill("#seconds input[type=number]", str(seconds))
-        self.page.keyboard.press("Tab")
+    def prints(self) -> list[str]:
+        return self.page.eval_on_selector_all(".strip", "all => all.map(strip => strip.dataset.print)")
 
-    def told(self, count: int) -> None:
-        """Waits for so many shots that are told and not stale, in the current version."""
-        self.page.wait_for_function(
-            "count => document.querySelectorAll('.row.current .strip:not(.stale)').length === count", arg=count
-        )
+    def notice(self, words: str) -> None:
+        self.until("words => document.querySelector('#notices').textContent.includes(words)", words)
 
-    def state(self, *states: str) -> None:
-        self.page.wait_for_function("all => all.includes(document.querySelector('.state').dataset.state)", arg=states)
-
-    def idle(self) -> None:
-        self.state("idle", "held")
-
-    def prints(self, row: str = ".row.current") -> list[str]:
-        return self.page.eval_on_selector_all(f"{row} .strip", "all => all.map(strip => strip.dataset.print)")
-
-    def drawn(self) -> list[int]:
-        return self.page.evaluate("drawn.map(frame => frame.hash)")
-
-    def notice(self, words: str) -> str:
-        self.page.wait_for_function(
-            "words => document.querySelector('.notice:not([hidden])')?.textContent.includes(words)",
-            arg=words,
-        )
-        return self.page.text_content(".notice")
-
-    def replayed(self, number: int, frames: int) -> list[int]:
-        """The frames of a shot, played once more."""
-        self.idle()
-        self.page.evaluate("drawn.length = 0")
-        self.page.evaluate("number => shotstream.act('play', { number })", number)
-        self.page.wait_for_function("count => drawn.length >= count", arg=frames)
-        return self.drawn()
-
-    def download(self, button: str) -> bytes:
-        with self.page.expect_download(timeout=SLOW) as download:
-            self.page.click(button)
-        return Path(download.value.path()).read_bytes()
-
-    def drop(self, name: str, text: str) -> None:
-        """A file dropped on the page."""
-        self.page.evaluate(
-            """([name, text]) => {
-              const files = new DataTransfer();
-              files.items.add(new File([text], name));
-              const how = { dataTransfer: files, bubbles: true, cancelable: true };
-              document.body.dispatchEvent(new DragEvent("drop", how));
-            }""",
-            [name, text],
-        )
+    def saved(self) -> dict:
+        return json.loads(self.page.evaluate("studio.act('save').then(answer => answer.text)"))
 
     def close(self) -> None:
         assert not self.errors
@@ -163,7 +102,7 @@ def visit(browser, studio):
     visits: list[Visit] = []
 
     def come(**options) -> Visit:
-        visits.append(Visit(browser, studio.local_url, **options))
+        visits.append(Visit(browser, studio.url, **options))
         return visits[-1]
 
     yield come
@@ -171,291 +110,148 @@ def visit(browser, studio):
         visitor.close()
 
 
-def test_directing_a_film(visit):
-    """Two shots, a third while they play, a change in the middle, a retake, undo, two versions, save, reload, load."""
-    here = visit()
-    here.shoot(JUMP)
-    here.shoot(WAVE)
-    here.told(1)
-    here.length(4)
-    here.shoot(SPIN)
-    here.page.wait_for_function("drawn.length > 5")
-    assert len(set(here.drawn())) > 3  # the picture moves
-    here.told(2)
-    here.page.wait_for_function("document.querySelector('.saying').textContent.startsWith('Shot 3')")
-    here.type(JUMP)
-    here.page.click("#turn")
-    here.told(3)
-    assert here.page.text_content(".strip .turned").endswith(JUMP)
-    here.idle()
-    before = here.prints()
-
-    here.page.click("[data-shot='2']")
-    here.page.fill(".detail textarea", "Close-up: the blue box jumps.")
-    here.page.click("#retake")
-    here.page.wait_for_selector(".strip.stale")
-    after = here.prints()
-    assert after[0] == before[0] and after[1] != before[1] and after[2] == before[2]
-    here.idle()
-    here.page.click("#undo")
-    here.told(3)
-    assert here.prints() == before
-
-    here.page.click("#branch")
-    here.page.wait_for_selector("[data-version='B'].current")
-    here.shoot(WAVE)
-    here.told(4)
-    assert here.prints("[data-version='A']") == before
-    here.idle()
-    here.page.evaluate("drawn.length = 0")
-    here.page.click("#compare")
-    here.page.wait_for_function("drawn.length > 3 && document.querySelector('canvas').width > 150")
-
-    prints, saved = here.prints(), here.download("#save").decode()
-    assert [shot.caption for shot in parse_story(saved).shots] == [JUMP, WAVE, SPIN, WAVE]
-    assert len(parse_story(saved).shots[2].turns) == 1
-    frames = here.replayed(2, 33)
-    here.page.reload()
-    here.ready()
-    assert here.prints() == []
-    here.drop("story.json", saved)
-    here.told(4)
-    assert here.prints() == prints
-    assert here.replayed(2, 33) == frames and len(set(frames)) > 3
-
-
-def test_a_reloaded_tab_may_tell_its_story_again(visit):
-    here = visit()
-    here.length(0.5)
-    here.shoot(JUMP)
-    here.told(1)
-    prints = here.prints()
-    here.page.reload()
-    here.ready()
-    here.page.click("#again")
-    here.told(1)
-    assert here.prints() == prints
-
-
-def test_stop_in_the_middle_and_go_on(visit):
-    here = visit()
-    here.length(6)
-    here.shoot(JUMP)
-    here.shoot(WAVE)
-    here.page.wait_for_function("drawn.length > 2")
-    here.page.click("#stop")
-    here.page.wait_for_selector("#go-on")
-    here.told(1)
-    assert "6.1 s" not in here.page.text_content(".strip small")  # shorter than asked
-    drawn = len(here.drawn())
-    here.page.evaluate(
-        "new Promise(done => { let n = 0; (function next() { n++ < 30 ? requestAnimationFrame(next) : done() })() })"
-    )
-    assert len(here.drawn()) == drawn  # the picture stands still
-    here.page.click("#go-on")
-    here.told(2)
-
-
-def test_a_film_is_downloaded(visit):
-    here = visit()
-    here.shoot(JUMP)
-    here.length(0.5)
-    here.shoot(WAVE)
-    here.told(2)
-    with av.open(io.BytesIO(here.download("#film"))) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 33 + 9
-    here.page.click("[data-shot='2']")
-    with av.open(io.BytesIO(here.download("#shot-film"))) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 9
-
-
-def test_two_visitors_do_not_see_each_other(visit):
-    one, two = visit(), visit()
-    for visitor in (one, two):
-        visitor.length(0.5)
-    one.shoot(JUMP)
-    two.page.fill("#story textarea", "A yellow cone in the city.")
-    two.shoot("Wide shot: the yellow cone jumps.")
-    one.told(1), two.told(1)
-    assert "cone" not in one.page.text_content("#timeline") and "ball" not in two.page.text_content("#timeline")
-    assert set(one.prints()).isdisjoint(two.prints())
-
-
-def test_words_and_their_faults(visit):
-    here = visit()
+def test_directing_a_film_through_a_bad_line_and_a_reload(visit):
+    here, hostile = visit(), "The red bal jumps. <img src=x onerror=alert(1)> <script>alert(2)</script>"
     here.page.click("#shoot")
     here.notice("the shot is empty")
-    here.type("a " * 5_000)
+    here.page.fill("#seed", "-5")
+    here.page.fill("#shot", JUMP)
     here.page.click("#shoot")
-    here.notice("words, at most 500 fit")
-    here.length(0.5)
-    hostile = "The red bal jumps. <img src=x onerror=alert(1)> <script>alert(2)</script>"
-    here.shoot(hostile)
-    assert "“bal” (nearest: ball" in here.notice("does not know")
-    here.told(1)
-    assert hostile in here.page.text_content(".strip .caption")
-    assert here.page.locator("#timeline script, #screen script, .strip img[src='x']").count() == 0
+    here.notice("the seed is '-5'")
+    here.page.fill("#seed", "")
+    here.shoot(JUMP)  # the same words, corrected
+    here.until("drawn.length > 5")
+    here.context.set_offline(True)
+    here.page.fill("#shot", hostile)
+    here.page.press("#shot", "Enter")
+    here.page.fill("#shot", "typed meanwhile")
+    here.page.wait_for_timeout(1000)
+    here.context.set_offline(False)
+    here.made(2)
+    prints = here.prints()
+    here.page.reload()  # the story and what was typed are still there
+    here.page.wait_for_selector("body[data-ready]")
+    here.made(2)
+    assert here.prints() == prints and here.page.input_value("#shot") == "typed meanwhile"
+    assert here.page.text_content("[data-shot='2'] .caption").endswith(hostile)
+    assert here.page.locator("#timeline script, #timeline img[src='x']").count() == 0
+
+    here.page.click("[data-shot='1'] .face")
+    here.page.click("#retake")
+    here.until("document.querySelectorAll('.strip.stale').length === 1")
+    here.page.click("#undo")
+    here.made(2)
+    assert here.prints() == prints
+    here.page.click("#new")
+    here.until("!document.querySelector('.strip')")
+    here.page.click("#undo")
+    here.made(2)
+    assert here.prints() == prints and here.page.evaluate("document.activeElement.id") == "undo"
+    here.page.click("[data-shot='2'] .face")
+    here.page.click("text=without the memory of earlier shots")
+    here.until("!document.querySelector('#labels').hidden && document.querySelector('canvas').width > 150")
+    assert here.page.locator("#labels span").all_text_contents() == ["as told", "without the memory of earlier shots"]
+    with here.page.expect_download(timeout=SLOW) as film:
+        here.page.click("#film")
+    assert Path(film.value.path()).stat().st_size > 1000
 
 
-def test_files_that_are_no_stories(visit):
+def test_it_fits_a_screen_a_phone_and_a_projector(visit):
     here = visit()
-    here.length(0.5)
-    here.shoot(JUMP)
-    here.told(1)
-    for text, words in (("{", "not JSON"), ('{"a": 1}', "unknown key"), ("[" * 10_000, "holds no story")):
-        here.drop("<b>story</b>.json", text)
-        assert "<" not in here.notice(words)
-    bad = {"global_caption": "A ball.", "shot1": "A ball.", "shot_settings": [{"weights": "../../etc"}]}
-    here.drop("story.json", json.dumps(bad))
-    here.notice("this model has")
-    here.told(1)
-
-
-def test_a_hundred_fast_clicks(visit):
-    here = visit()
-    here.length(0.5)
-    here.type(JUMP)
-    here.page.evaluate("for (let i = 0; i < 100; i++) document.querySelector('#shoot').click()")
-    here.page.evaluate("for (let i = 0; i < 100; i++) document.querySelector('#stop').click()")
-    here.idle()
-    here.shoot(WAVE)
-    here.page.wait_for_function(
-        "[...document.querySelectorAll('.strip .caption')].at(-1)?.textContent.includes('waves')"
-    )
-    assert len(here.prints()) <= 2  # a hundred clicks on one shot are one shot
-
-
-def test_what_is_typed_meanwhile_stays(visit):
-    """The answer to a press comes later than the next letters, on a slow line much later."""
-    here = visit()
-    here.length(0.5)
-    here.type(JUMP)
-    with here.page.expect_request(lambda request: JUMP in (request.post_data or ""), timeout=SLOW):
-        here.page.click("#shoot")
-    here.type(WAVE)
-    here.told(1)
-    assert JUMP in here.page.text_content(".strip .caption")
-    assert here.page.input_value("#shot textarea") == WAVE
-    here.page.click("#shoot")
-    here.told(2)
-
-
-def test_a_closed_tab_is_gone(visit, studio):
-    staying, leaving = visit(), visit()
-    staying.length(0.5)
-    leaving.length(6)
-    leaving.shoot(JUMP)
-    leaving.page.wait_for_function("drawn.length > 2")
-    pages = studio.house.pages
-    leaving.page.close()
-    staying.shoot(WAVE)
-    staying.told(1)
-    end = time.monotonic() + SLOW / 1000
-    while studio.house.pages >= pages and time.monotonic() < end:
-        time.sleep(0.05)
-    assert studio.house.pages == pages - 1
-
-
-def test_switches_are_recorded(visit):
-    here = visit()
-    here.length(0.5)
-    here.shoot(JUMP)
-    here.told(1)
-    here.page.click("#switches button")
-    here.page.click("#memory-on input")
-    here.page.click("#jump-on input")
-    here.shoot(WAVE)
-    here.told(2)
-    shots = parse_story(here.download("#save").decode()).shots
-    assert [dict(shot.settings) for shot in shots] == [{}, {"policy": "none", "phase": 0.0}]
-    here.idle()
-    assert here.page.locator(".cell.global").count() == 0
-
-
-def test_a_seed_is_drawn_anew_or_kept(visit):
-    here = visit()
-    here.length(0.5)
-    for count, text in enumerate((JUMP, WAVE), start=1):
-        here.shoot(text)
-        here.told(count)
-    shown = here.page.locator("#seed input")
-    here.page.wait_for_function("document.querySelector('#seed input').value !== ''")
-    here.idle()
-    first, second = (shot.seed for shot in parse_story(here.download("#save").decode()).shots)
-    assert first != second and int(shown.input_value()) == second
-    here.page.click("#lock input")
-    shown.fill("7")
+    here.shoot(JUMP, seconds=0.5)
+    here.made(1)
+    for part in ("canvas", "#shoot", "#timeline .strip"):
+        box = here.page.locator(part).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 650, part
     here.page.keyboard.press("Tab")
-    here.shoot(SPIN)
-    here.told(3)
-    assert parse_story(here.download("#save").decode()).shots[2].seed == 7
+    here.page.evaluate("document.activeElement.blur()")
+    here.page.keyboard.press("p")
+    assert here.page.locator("#shot").is_hidden() and here.page.locator("#saying").is_visible()
+    assert here.page.evaluate("parseFloat(getComputedStyle(document.querySelector('#saying')).fontSize)") >= 28
+    here.page.keyboard.press("Escape")
+    assert here.page.locator("#shot").is_visible()
+    here.page.keyboard.press("ArrowLeft")
+    here.until("document.querySelector('#state').dataset.state === 'paused'")
+    here.page.keyboard.press(" ")
+    here.made(1)
+    here.page.set_viewport_size({"width": 390, "height": 844})
+    assert here.page.evaluate("document.documentElement.scrollWidth") <= 390
+    order = ["#stage", "#prompt", "#story", "#timeline", "#memory"]
+    tops = [here.page.locator(part).bounding_box()["y"] for part in order]
+    assert tops == sorted(tops) and tops[0] < 200
 
 
-def test_when_the_model_does_not_keep_up_the_page_says_so(visit, monkeypatch):
-    quick = ShotStreamPipeline.decoded
+def test_names_and_contrast(visit):
+    """No control without a name, and no text under 4.5:1, by light and by dark."""
+    for scheme in ("light", "dark"):
+        here = visit(color_scheme=scheme)
+        here.shoot(JUMP, seconds=0.5)
+        here.made(1)
+        here.page.click("[data-shot='1'] .face")
+        assert here.page.evaluate(NAMELESS) == []
+        assert here.page.evaluate(FAINT) == []
 
-    def slow(pipeline, chunks):
-        for piece in quick(pipeline, chunks):
-            yield piece
-            time.sleep(2)
 
-    monkeypatch.setattr(ShotStreamPipeline, "decoded", slow)
+NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, canvas, [role=img]')]
+  .filter((one) => one.checkVisibility())
+  .filter((one) => !(one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length))
+  .map((one) => one.outerHTML.slice(0, 99))"""
+FAINT = """() => {
+  const paint = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const rgb = (colour) => {
+    paint.clearRect(0, 0, 1, 1);
+    paint.fillStyle = colour;
+    paint.fillRect(0, 0, 1, 1);
+    return [...paint.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (one) => {
+    for (; one; one = one.parentElement) {
+      const colour = rgb(getComputedStyle(one).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll('body *')].filter((one) => one.checkVisibility() && !one.disabled &&
+      [...one.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())).map((one) => {
+    const [a, b] = [light(rgb(getComputedStyle(one).color)), light(behind(one))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), one.outerHTML.slice(0, 80)];
+  }).filter(([ratio]) => ratio < 4.5);
+}"""
+
+
+def test_press_change_and_stop_ten_times(visit, capsys):
+    """Ten shots: from the press to the picture, a change seen in the middle, and a stop that keeps what was seen."""
     here = visit()
     here.shoot(JUMP)
-    says = "document.querySelector('.state').textContent == 'waiting for the model'"
-    here.page.wait_for_function(f"document.querySelector('.state').dataset.state == 'waiting' && {says}")
-    here.told(1)
-    here.idle()
-
-
-def test_the_page_fits_a_phone(visit):
-    here = visit(viewport={"width": 390, "height": 844}, device_scale_factor=2)
-    here.length(0.5)
-    here.shoot(JUMP)
-    here.shoot("In the snow, the green cone walks to the left, wide shot, and the red ball and the blue box meet.")
-    here.told(2)
-    here.idle()
-    assert here.page.evaluate("document.documentElement.scrollWidth") <= 390  # long lines and strips included
-    box = here.page.locator("canvas").bounding_box()
-    assert box["width"] > 300 and box["y"] < 200
-
-
-def test_nothing_but_the_page_is_served(studio):
-    weights = Path(studio_page.__file__).parent.parent / "weights" / "toybox" / "stream.json"
-    for path in ("/etc/passwd", str(weights), "../../../../etc/passwd", str(Path.cwd() / "pyproject.toml")):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(f"{studio.local_url}gradio_api/file={path}", timeout=60)
-        assert refused.value.code in (403, 404)
-    assert studio.server_name == "127.0.0.1"
-
-
-def test_from_the_press_to_the_picture_and_without_stalls(visit, capsys):
-    """Median of ten presses; then the longest time between two frames of one shot of 33 frames."""
-    here = visit()
-    here.page.evaluate("hashing = false")
-    here.shoot(JUMP)
-    here.told(1)
-    waits, stalls = [], []
-    for _ in range(10):
-        here.idle()
-        here.type(WAVE)
-        times = here.page.evaluate(
-            """() => new Promise((done) => {
-              drawn.length = 0;
-              const pressed = performance.now();
-              document.querySelector("#shoot").click();
-              const wait = setInterval(() => {
-                if (drawn.length < 33) return;
-                clearInterval(wait);
-                done([pressed, ...drawn.map((frame) => frame.time)].map((time) => time / 1000));
-              }, 50);
-            })"""
+    here.made(1)
+    firsts, stalls, changes, exact = [], [], [], 0
+    for number in range(10):
+        here.page.fill("#shot", SPIN)
+        pressed = here.page.evaluate(
+            "drawn.length = 0; document.querySelector('#shoot').click(); performance.now() / 1000"
         )
-        waits.append(times[1] - times[0])
-        stalls.append(max(later - earlier for earlier, later in zip(times[1:], times[2:34], strict=False)))
-    first, stall = statistics.median(waits), statistics.median(stalls)
+        here.until("drawn.length > 11")
+        here.page.fill("#shot", WAVE)
+        here.page.click("#turn")
+        here.until("n => studio.player.measured.change.length > n", number)
+        here.page.wait_for_timeout(37 * number % 200)
+        here.page.keyboard.press("Escape")
+        here.made(number + 2)
+        times = here.page.evaluate("drawn")
+        shot = parse_story(json.dumps(here.saved())).shots[-1]
+        exact += len(times) == shot.settings.get("keep", shot.frames) and shot.turns[0].caption == WAVE
+        firsts.append(times[0] - pressed)
+        stalls.append(max(later - earlier for earlier, later in zip(times, times[1:], strict=False)))
+    changes = here.page.evaluate("studio.player.measured.change")
+    told = {"press to first frame": firsts, "longest stall": stalls, "change to its first frame": changes}
     with capsys.disabled():
-        print(f"\npress to first frame on the canvas: median {first:.2f} s, worst {max(waits):.2f} s of ten")
-        print(f"longest stall within 33 frames: median {stall:.2f} s, worst {max(stalls):.2f} s of ten")
-    crowd = max(1.0, os.getloadavg()[0] / os.cpu_count())
-    assert first < FIRST_FRAME * crowd and stall < STALL * crowd
+        print()
+        for name, seconds in told.items():
+            print(f"{name}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s of ten")
+        print(f"stops that kept exactly what was seen: {exact} of 10")
+    assert exact == 10
+    if os.getloadavg()[0] < 1.5 * os.cpu_count():  # others at work make any time a matter of luck
+        assert statistics.median(firsts) < FIRST_FRAME and max(firsts) < WORST_FIRST_FRAME
+        assert statistics.median(stalls) < STALL and statistics.median(changes) < CHANGE

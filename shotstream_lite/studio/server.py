@@ -415,7 +415,7 @@ class Studio:
         """Ends the studio."""
         if self.sessions:
             self.sessions.close()
-            self._server.should_exit = self._server.force_exit = True
+            self._server.should_exit = True
             self._thread.join(10)
             if self._tunnel:
                 self._tunnel.kill()

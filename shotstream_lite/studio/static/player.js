@@ -28,6 +28,8 @@ let hold = null; // { take, at }: frames from there on wait for the answer to a 
 let hurry = 0; // until then the film runs a little faster, for a change to be seen
 let onlineNow = true;
 
+export const measured = { change: [] }; // seconds from pressing Change now to the first frame of it
+
 export const config = (model) => {
   fps = model.fps;
   size = [model.width, model.height];
@@ -107,7 +109,9 @@ export function cutAt([id, count]) {
 export const soon = () => seen(Math.ceil(fps * Math.max(0.25, answer.first)));
 export const isLive = () => !film && live.takes.length > 0 && (waiting.making !== null || live.at < lengthOf(live.takes));
 
+let changing = null; // { take, from, pressed }
 export async function change(caption) {
+  const pressed = performance.now();
   const before = seen();
   const take = before && takes.get(before[0]);
   const edition = take?.edition;
@@ -117,7 +121,8 @@ export async function change(caption) {
   }
   const reply = await act("turn", { caption, seen: before });
   if (take && !reply.error) {
-    hurry = performance.now() + 1500;
+    hurry = pressed + 1500;
+    changing = { take, from: reply.from, pressed };
     if (take.edition === edition) take.frames.length = Math.min(take.frames.length, Math.max(reply.from, 0));
   }
   hold = null;
@@ -225,6 +230,11 @@ function draw(now) {
     paint.drawImage(strip.picture, 0, row * size[1], size[0], size[1], i * (size[0] + GAP), 0, ...size);
   });
   drawnAt = now;
+  if (changing && places[0]?.[0] === changing.take && places[0][1] >= changing.from) {
+    measured.change.push((performance.now() - changing.pressed) / 1000);
+    changing = null;
+    hurry = 0;
+  }
   const [take, number] = places[0] ?? [];
   if (take) describe(one, take, number, places);
   const [ahead] = [locate(tracks[0].takes, one.at + 8)];

@@ -312,6 +312,7 @@ function renderFacts() {
     ["memory used", facts.memory_used && `${bytes(facts.memory_used)} of ${bytes(facts.memory_there)}`],
     ["weights and caches", facts.memory_needed && bytes(facts.memory_needed)],
     ["press to picture", latency && `${latency.toFixed(2)} s`],
+    ["change to picture", player.measured.change.length > 0 && `${player.measured.change.at(-1).toFixed(2)} s`],
     ["first frame made in", latest?.first_frame_seconds && `${latest.first_frame_seconds.toFixed(2)} s`],
     ["frames a second", latest?.fps && `${latest.fps.toFixed(0)} decoded, ${latest.model_fps?.toFixed(0) ?? "?"} without decoding`],
     ["pages open", facts.pages > 1 && facts.pages],
@@ -383,4 +384,4 @@ async function start() {
   rejoin();
 }
 start();
-window.studio = { act, player, timeline };
+window.studio = { act, load, player, timeline }; // for the browser's console, and for tests
