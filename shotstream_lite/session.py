@@ -61,6 +61,7 @@ class StorySession:
         pipeline.check(self.settings)
         self.seed = random.getrandbits(32) if seed is None else seed
         self._plan = Story(global_caption, seed=self.seed)
+        self.directed = False  # a chunk nobody saw may be made anew, see `Take.turn`
         self._reel = reel or Reel()
         self.shots: tuple[ToldShot, ...] = ()
         self.script: tuple[Shot, ...] = ()  # shots still to be told by `tell`
