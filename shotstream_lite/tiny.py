@@ -135,3 +135,11 @@ class TinyStream:
         """See `TinyDecoder.decode_chunk`."""
         pixels, self._state = self._decoder.decode_chunk(latents, self._state)
         return pixels
+
+    def mark(self) -> State | None:
+        """As `codec.StreamDecoder.mark`."""
+        return None if self._state is None else list(self._state)
+
+    def back(self, mark: State | None) -> None:
+        """As `codec.StreamDecoder.back`."""
+        self._state = mark

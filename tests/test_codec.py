@@ -22,6 +22,7 @@ from shotstream_lite.codec import (
     to_frames,
     to_pixels,
 )
+from shotstream_lite.tiny import TinyDecoder, TinyStream
 
 
 def tiny_vae(patch_size: int | None, is_residual: bool = False) -> AutoencoderKLWan:
@@ -81,6 +82,24 @@ def test_streams_may_be_interleaved_with_each_other_and_with_whole_work(codec):
         codec.vae.decode(part_b)
     assert torch.equal(torch.cat(parts_a, 2), codec.decode(first))
     assert torch.equal(torch.cat(parts_b, 2), codec.decode(second))
+
+
+@pytest.mark.parametrize("kind", ["whole", "tiled", "tiny"])
+def test_a_stream_goes_back_to_a_mark(codec, kind):
+    """What was decoded since is forgotten, at a clip's start and in its middle, as often as one likes."""
+    size = (12, 18) if kind == "tiled" else (4, 6)
+    latents, others = torch.randn(2, 1, 4, 4, *size)
+    if kind == "tiny":
+        tiny = TinyDecoder(4, (8, 8, 8, 8)).eval()
+        here, plain = TinyStream(tiny), TinyStream(tiny)
+    else:
+        here, plain = (Codec(codec.vae, tiles=1 + (kind == "tiled")).stream() for _ in range(2))
+    for part, other in zip(latents.split(2, dim=2), others.split(2, dim=2), strict=True):
+        mark = here.mark()
+        for _ in range(2):
+            here.decode(other)
+            here.back(mark)
+        assert torch.equal(here.decode(part), plain.decode(part))
 
 
 def test_frames_are_encoded_alone(codec):

@@ -195,8 +195,8 @@ def test_stop_keeps_what_was_seen_to_the_frame_and_holds_the_queue(page, seen):
 def test_stop_after_all_was_made_cuts_it_all_the_same_and_it_replays(sessions, page):
     page.session.shoot(STORY, LINES[0], 13)
     page.session.shoot(STORY, LINES[1], 5)
-    page.pieces(2)
-    for _ in range(2):
+    for count in (2, 3):
+        page.pieces(count)
         page.session.more()
     page.until(lambda: len(page.of("begin")) == 2, asking=False)  # the next one is begun, nobody has seen it
     page.act("stop", seen=[page.of("begin")[0]["take"], 10])
