@@ -1,14 +1,41 @@
 """Footage on disk: a long story keeps its frames, and its memory stays flat."""
 
+import io
 import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from shotstream_lite.errors import FilmError
-from shotstream_lite.files import writing
+from shotstream_lite.errors import FilmError, StoryError, reason
+from shotstream_lite.files import MEBIBYTE, check_file, writing
+
+MAX_PIXELS = 50_000_000  # of a picture that is read
+
+
+def read_picture(picture: bytes | str | Path, height: int, width: int) -> np.ndarray:
+    """A picture, a file or its bytes, cut and scaled to fill a frame: uint8 [height, width, 3]. Raises StoryError."""
+    source = io.BytesIO(picture) if isinstance(picture, bytes) else check_file(picture, 64 * MEBIBYTE)
+    try:
+        with Image.open(source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise StoryError(f"the picture is {image.width} x {image.height}: make it smaller")
+            return np.array(ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (width, height)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, StoryError):
+            raise
+        name = "the picture" if isinstance(picture, bytes) else picture
+        raise StoryError(f"{name}: is no picture that can be read ({reason(error)}): give a PNG or JPEG") from None
+
+
+def write_picture(frame: np.ndarray) -> bytes:
+    """A frame, uint8 [height, width, 3], as a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "PNG")
+    return file.getvalue()
 
 
 class Reel:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from shotstream_lite.errors import StoryError
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
-from shotstream_lite.reel import Footage, Reel
-from shotstream_lite.story import Shot, Story, StoryError, Turn, captions, check_shot, every_line, is_whole
+from shotstream_lite.reel import Footage, Reel, read_picture, write_picture
+from shotstream_lite.story import Picture, Shot, Story, Turn, captions, check_caption, check_shot, every_line, is_whole
 from shotstream_lite.story_files import load_story, save_story
 from shotstream_lite.take import Take
 
@@ -63,6 +64,7 @@ class StorySession:
         self._plan = Story(global_caption, seed=self.seed)
         self.directed = False  # a chunk nobody saw may be made anew, see `Take.turn`
         self._reel = reel or Reel()
+        self.remembered: tuple[ToldShot, ...] = ()  # pictures of one's own, as shots of one frame
         self.shots: tuple[ToldShot, ...] = ()
         self.script: tuple[Shot, ...] = ()  # shots still to be told by `tell`
 
@@ -70,7 +72,28 @@ class StorySession:
     def story(self) -> Story:
         """What has been told, with every seed; telling it again gives the same film."""
         settings = self.pipeline.settings.changes(self.settings)
-        return replace(self._plan, shots=tuple(told.shot for told in self.shots), settings=settings)
+        shown = ((told.shot.caption, told.footage.frames()[0]) for told in self.remembered)
+        pictures = tuple(Picture(caption, write_picture(frame)) for caption, frame in shown)
+        shots = tuple(told.shot for told in self.shots)
+        return replace(self._plan, shots=shots, settings=settings, remembered=pictures)
+
+    def remember(self, picture: bytes | str | Path, caption: str) -> None:
+        """A picture of one's own is remembered as the frame of an earlier shot would be, with its caption.
+
+        It stands before the first shot, takes its share of the budget, and is forgotten as early shots are. It is cut
+        and scaled to fill the frame, and saved with the story.
+
+        Args:
+            picture: a file, or its bytes.
+
+        Raises:
+            StoryError: no picture, no caption, or a caption too long for the model.
+        """
+        number = len(self.remembered)
+        check_caption(caption, "the picture's caption")
+        self.pipeline.text.check([f"{self._plan.global_caption}shot{number}:{caption}"], first=number)
+        frame = read_picture(picture, self.settings.height, self.settings.width)
+        self.remembered = (*self.remembered, ToldShot(Shot(caption, 1), self._reel.append(frame[None]), 0.0, 0.0))
 
     def next_shot(
         self,
@@ -161,6 +184,8 @@ class StorySession:
     def of(cls, pipeline: ShotStreamPipeline, story: Story) -> "StorySession":
         """A session about to tell a written story. Every caption is checked now, before the first frame is made."""
         session = cls(pipeline, story.global_caption, story.seed, story.settings)
+        for picture in story.remembered:
+            session.remember(picture.png, picture.caption)
         for number, lines in enumerate(captions(story, len(story.shots)), start=1):
             shot = story.shots[number - 1]
             check_shot(replace(shot, frames=shot.frames or session.settings.shot_frames), f"shot{number}")
@@ -184,8 +209,9 @@ class StorySession:
         name = f"shot{len(past) + 1}"
         check_shot(shot, name)
         weights, settings = self._of_one_shot(shot.settings, name)
-        story = replace(self._plan, shots=(*(told.shot for told in past), shot))
-        for line in every_line(captions(story, len(past))[-1]):
+        before = (*self.remembered, *past)
+        story = replace(self._plan, shots=(*(told.shot for told in before), shot))
+        for line in every_line(captions(story, len(before))[-1]):
             self.pipeline.text.check([line], first=len(past) + 1)
         told = self.shots
         pipeline = self.pipeline if weights is None else self.pipeline.with_weights(weights)
@@ -194,14 +220,14 @@ class StorySession:
             if self.shots is not told:
                 raise StoryError("the story's shots changed while this one was made: ask for it again")
             footage = self._reel.append(frames)
-            take.look_back([*(told.footage for told in past), footage])
+            take.look_back([*(told.footage for told in before), footage])
             seconds = take.first_frame_seconds, take.seconds, take.model_seconds
             self.shots = (*past, ToldShot(take.shot, footage, *seconds))
 
         keep = shot.settings.get("keep")
         if keep is not None and (not is_whole(keep) or not 1 <= keep <= shot.frames):
             raise StoryError(f"settings of {name}: keep is {keep!r}: write how many of its {shot.frames} frames stay")
-        return Take(pipeline, story, [told.footage for told in past], settings, finish, keep, self.directed)
+        return Take(pipeline, story, [told.footage for told in before], settings, finish, keep, self.directed)
 
     def _of_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[str | None, StreamSettings]:
         """Whose weights tell the shot called `name` (None: the session's), and how; nothing is loaded yet.

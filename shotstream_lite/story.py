@@ -44,12 +44,20 @@ class Shot:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of one's own, remembered from the beginning as a frame of an earlier shot: a PNG, and what it shows."""
+
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
 class Story:
     """A global caption (who, where), its shots, and what is needed to tell it again exactly.
 
     `settings` is kept as written and understood by whoever tells the story (height, policy, ...).
-    `unread` names what its file holds besides. Raises StoryError when a caption, frame count or seed is no good. A
-    story not yet told has no shots.
+    `remembered` are pictures that stand before the first shot. `unread` names what its file holds besides. Raises
+    StoryError when a caption, frame count or seed is no good. A story not yet told has no shots.
     """
 
     global_caption: str
@@ -57,6 +65,7 @@ class Story:
     seed: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     unread: tuple[str, ...] = field(default=(), compare=False)
+    remembered: tuple[Picture, ...] = ()
 
     def __post_init__(self) -> None:
         check_caption(self.global_caption, "global_caption")
@@ -64,6 +73,8 @@ class Story:
         object.__setattr__(self, "shots", tuple(self.shots))
         for number, shot in enumerate(self.shots, start=1):
             check_shot(shot, f"shot{number}")
+        for number, picture in enumerate(self.remembered, start=1):
+            check_caption(picture.caption, f"the caption of picture {number}")
 
 
 Lines = str | tuple[tuple[int, str], ...]

@@ -9,6 +9,7 @@ import difflib
 import io
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import index
@@ -17,12 +18,12 @@ from typing import Any
 
 from shotstream_lite.errors import StoryError, about, kind
 from shotstream_lite.files import parse_json, read_text, write_text
-from shotstream_lite.story import Shot, Story, Turn, is_whole
+from shotstream_lite.story import Picture, Shot, Story, Turn, is_whole
 
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
 _OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings", "shot_settings", "video_path")
-_OTHER_KEYS += ("studio",)  # what the page keeps beside the story
+_OTHER_KEYS += ("remembered", "studio")  # pictures of one's own; what the page keeps beside the story
 
 
 def load_story(path: str | Path) -> Story:
@@ -68,6 +69,8 @@ def story_json(story: Story) -> str:
     switched = [dict(shot.settings) or None for shot in story.shots]
     ours = {"seed": story.seed, "seeds": seeds, "frames": frames, "turns": turns}
     ours |= {"settings": dict(story.settings) or None, "shot_settings": switched}
+    pictures = [{"caption": one.caption, "picture": b64encode(one.png).decode()} for one in story.remembered]
+    ours["remembered"] = pictures or None
     said = {key: value for key, value in ours.items() if value is not None and value != [None] * len(seeds)}
     shots = {f"shot{number}": shot.caption for number, shot in enumerate(story.shots, start=1)}
     return json.dumps({"global_caption": story.global_caption} | shots | said, ensure_ascii=False, indent=2)
@@ -105,7 +108,17 @@ def _story_of_keys(data: dict[str, Any]) -> Story:
     turns = [_turns(value, f"turns of shot{i}") for i, value in enumerate(_per_shot(data, "turns", count), start=1)]
     switched = [{} if value is None else value for value in _per_shot(data, "shot_settings", count)]
     told = (Shot(data[f"shot{i + 1}"], frames[i], seeds[i], turns[i], switched[i]) for i in range(count))
-    return Story(data["global_caption"], tuple(told), data.get("seed"), settings, unread)
+    return Story(data["global_caption"], tuple(told), data.get("seed"), settings, unread, _pictures(data))
+
+
+def _pictures(data: Mapping[str, Any]) -> tuple[Picture, ...]:
+    try:
+        found = data.get("remembered") or []
+        return tuple(Picture(one["caption"], b64decode(one["picture"], validate=True)) for one in found)
+    except (TypeError, KeyError, ValueError):
+        raise StoryError(
+            'remembered: write a list such as [{"caption": "...", "picture": "a PNG in base64"}]'
+        ) from None
 
 
 def _turns(value: Any, name: str) -> tuple[Turn, ...]:

@@ -17,6 +17,7 @@ from shotstream_lite.codec import CodecError
 from shotstream_lite.errors import CheckpointError, OutOfMemory
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.reel import write_picture
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story, StoryError, Turn, captions
 from shotstream_lite.story_files import load_story, parse_story
@@ -471,7 +472,7 @@ def test_another_transformer_is_loaded_once_and_not_by_opening_a_story(model_fol
         ([7], "turns of shot1: write a list"),
         ([[{"frame": 9}]], "turns of shot1: write a list"),
         ([[{"frame": 9, "caption": ""}]], "a turn of shot1 is empty"),
-        ([[{"frame": "9", "caption": "A ball."}]], "frame is '9': write rising frames"),
+        ([[{"frame": "9", "caption": "A ball."}]], "frame is a text: write rising frames"),
         ([[{"frame": 9, "caption": "A ball."}] * 2], "write rising frames"),
         ([[{"frame": 10**9, "caption": "A ball."}]], "write rising frames"),
         ([], "turns is a list of 0 for 1 shots"),
@@ -535,3 +536,24 @@ def test_what_a_following_shot_remembers_is_encoded_when_its_shot_ends(pipeline,
     list(session.next_shot(LINES[1], frames=5))
     assert len(encoded) == len(set(select([5], 6, "dynamic")))
     assert np.array_equal(session.film(), told(pipeline, 2).film())
+
+
+def test_a_picture_of_ones_own_is_remembered_with_its_caption_and_saved(pipeline, tmp_path, calls):
+    frame = np.random.default_rng(0).integers(0, 256, (80, 160, 3), dtype=np.uint8)
+    (tmp_path / "hat.png").write_bytes(write_picture(frame))
+    session, plain = StorySession(pipeline, GLOBAL, seed=0), StorySession(pipeline, GLOBAL, seed=0)
+    session.remember(tmp_path / "hat.png", LINES[1])
+    read = calls(pipeline, "context")
+    run(session.next_shot(LINES[0], frames=5))
+    assert read[0][0][0].frames().shape == (1, 32, 48, 3)
+    run(session.next_shot(LINES[2], frames=5))
+    run(plain.next_shot(LINES[0], frames=5))
+    assert not set(hashes(session)) & set(hashes(plain))
+    assert len(session.film()) == 10 and len(session.story.shots) == 2  # it is no shot of the film
+    assert hashes(replayed(pipeline, session, tmp_path / "story.json")) == hashes(session)
+    with pytest.raises(StoryError, match="no picture that can be read"):
+        session.remember(b"PNG", LINES[0])
+    with pytest.raises(StoryError, match="caption is empty"):
+        session.remember(write_picture(frame), " ")
+    with pytest.raises(StoryError, match="remembered: write a list"):
+        parse_story(json.dumps({"global_caption": GLOBAL, "shot1": LINES[0], "remembered": [{"caption": "A hat."}]}))

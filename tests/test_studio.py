@@ -24,6 +24,7 @@ from shotstream_lite import cli
 from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.fit import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.reel import write_picture
 from shotstream_lite.story_files import parse_story
 from shotstream_lite.studio import messages, request, server
 from shotstream_lite.studio import session as studio_session
@@ -330,6 +331,30 @@ def test_switches_hold_for_the_shot_and_are_saved(page):
     page.idle()
     wanted = [{}, {"policy": "none", "phase": 0.0, "steps": [1000.0, 500.0]}]
     assert [dict(shot.settings) for shot in parse_story(page.act("save")["text"]).shots] == wanted
+
+
+def test_a_picture_is_remembered_forgotten_and_saved(sessions, page):
+    picture = base64.b64encode(write_picture(np.full((40, 40, 3), 200, np.uint8))).decode()
+    assert "did not arrive" in page.ask("remember", story=STORY, picture="?", caption="A ball.")["error"]
+    page.act("remember", story=STORY, picture=picture, caption="A ball.")
+    page.shoot(LINES[0], LINES[1], frames=5)
+    context = page.of("begin")[1]["context"]
+    assert [one["shot"] for one in context] == [0, 0, 0, 1, 1, 1] and page.of("begin")[1]["shot"] == 2
+    saved = page.act("save")["text"]
+    other = Page(sessions)
+    other.act("load", text=saved)
+    other.idle()
+    assert other.prints == page.prints and other.act("save")["text"] == saved
+    without = {key: value for key, value in json.loads(saved).items() if key != "studio"}  # as `tell` reads it
+    other.act("load", text=json.dumps(without))
+    other.idle()
+    assert other.prints == page.prints
+    page.act("forget", take=page.story["versions"][0]["pictures"][0])
+    page.idle()
+    assert page.stale == [True, True]
+    page.act("undo")
+    page.idle()
+    assert page.stale == [False, False]
 
 
 def test_two_versions(page):

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ import tyro
 
 from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, place
 from shotstream_lite.errors import ShotStreamError, StoryError, about
-from shotstream_lite.files import remove_left, writing
+from shotstream_lite.files import check_file, remove_left, writing
 from shotstream_lite.report import check_report_path, story_report, summary, write_report
 from shotstream_lite.story import Story, check_frames
 from shotstream_lite.story_files import load_stories
@@ -50,6 +50,8 @@ class Tell:
     """Where to work: cpu, cuda, cuda:1, ...; by default a GPU for large pictures, if there is one."""
     float8: bool = False
     """Keep the transformer's linear layers in eight bits: less memory, a little less exact."""
+    remember: list[str] = field(default_factory=list)
+    """PICTURE=CAPTION: pictures of your own, remembered from the first shot on as frames of earlier shots would be."""
     tiny_decoder: Path | None = None
     """File of a tiny decoder, such as taew2_1.safetensors: much faster, a little less exact."""
     json: Path | None = None
@@ -58,6 +60,7 @@ class Tell:
     def run(self) -> int:
         """Tells the stories of a file or a folder."""
         check_frames(self.frames, "--frames")
+        self._pictures()
         stories, bad = self._read()
         if not stories:
             return BAD_INPUT
@@ -178,7 +181,21 @@ class Tell:
         with about("command line"):
             pipeline.check(pipeline.settings.changed(wishes))
         with about(name):
-            return StorySession.of(pipeline, replace(story, settings={**story.settings, **wishes}))
+            session = StorySession.of(pipeline, replace(story, settings={**story.settings, **wishes}))
+        with about("--remember"):
+            for picture, caption in self._pictures():
+                session.remember(picture, caption)
+        return session
+
+    def _pictures(self) -> list[tuple[Path, str]]:
+        """The pictures to be remembered, each with its caption."""
+        pairs = [text.partition("=")[::2] for text in self.remember]
+        for path, caption in pairs:
+            if not caption.strip():
+                raise StoryError(f"--remember {path}: says no caption: write PICTURE=CAPTION, say what is seen on it")
+            with about("--remember"):
+                check_file(path)
+        return [(Path(path), caption) for path, caption in pairs]
 
     def _wishes(self) -> dict[str, int]:
         """The settings asked for on the command line."""

@@ -153,6 +153,8 @@ ACTIONS: dict[str, Callable[[Session, dict], Any]] = {
     "choose": lambda session, message: session.choose(message.get("number"), message.get("take")),
     "remove": lambda session, message: session.remove(message.get("number"), message.get("take")),
     "move": lambda session, message: session.move(message.get("number"), message.get("by")),
+    "remember": lambda session, m: session.remember(m.get("story"), m.get("picture"), m.get("caption")),
+    "forget": lambda session, message: session.forget(message.get("take")),
     "undo": lambda session, _: session.undo(),
     "branch": lambda session, _: session.branch(),
     "version": lambda session, message: session.show_version(message.get("number")),

@@ -10,6 +10,7 @@ import secrets
 import sys
 import threading
 import traceback
+from base64 import b64decode
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -267,6 +268,32 @@ class Session:
             strips[index], strips[other] = strips[other], strips[index]
             self._remember("moving a shot", self.project.put(self.project.version.with_strips(strips)))
 
+    def remember(self, story: Any, picture: Any, caption: Any) -> None:
+        """A picture of the visitor's own, base64, is remembered from the first shot on, with its caption."""
+        try:
+            png = b64decode(picture, validate=True)
+        except (TypeError, ValueError):
+            raise StoryError("the picture did not arrive: choose it once more") from None
+        with self._lock:
+            version = self._settled(story)
+            check_caption(version.caption, "the story")
+            take = timeline.picture(png, caption, self.settings, self._reel)
+            self._fits(version.caption, take.shot)
+            self._name_unknown_words(caption)
+            if len(version.pictures) >= timeline.MAX_PICTURES:
+                raise StoryError(f"{timeline.MAX_PICTURES} pictures are remembered already: forget one first")
+            changed = replace(version, pictures=(*version.pictures, take))
+            self._remember("the picture", self.project.put(changed))
+
+    def forget(self, take: Any) -> None:
+        """A picture is not remembered any more."""
+        with self._lock:
+            version = self.project.version
+            pictures = tuple(one for one in version.pictures if one.id != take)
+            if len(pictures) == len(version.pictures):
+                raise StoryError("there is no such picture")
+            self._remember("forgetting a picture", self.project.put(replace(version, pictures=pictures)))
+
     def undo(self) -> None:
         """The story as it was before the latest change."""
         with self._lock:
@@ -312,7 +339,7 @@ class Session:
 
     def load(self, text: Any, name: Any = "story") -> None:
         """Tells a story file in place of the story there is. Raises StoryError, and then nothing is lost."""
-        project = timeline.load(text, self.pipeline, request.file_name(name))
+        project = timeline.load(text, self.pipeline, self._reel, request.file_name(name))
         said = [v.caption for v in project.versions] + [take.shot.caption for take in project.takes()]
         takes = timeline.to_make(project)
         for version in project.versions:
@@ -663,7 +690,7 @@ class Session:
     def _settled(self, story: Any) -> Version:
         """The current version; its caption is the visitor's until a shot is told."""
         version = self.project.version
-        if version.caption is None or not version.strips:
+        if version.caption is None or not (version.strips or version.pictures):
             version = replace(version, caption=story)
         return version
 
@@ -672,7 +699,7 @@ class Session:
         if len(self._queue) >= request.MAX_QUEUE:
             raise StoryError(f"{request.MAX_QUEUE} shots are waiting already: let some of them play first")
         version = self.project.version
-        story = version.caption if version.strips or story is None else story
+        story = version.caption if version.strips or version.pictures or story is None else story
         check_caption(story, "the story")
         check_caption(shot.caption, "the shot")
         request.check_frames(shot.frames, self.settings, "frames")
@@ -705,7 +732,7 @@ class Session:
     def _compare(self, one: Take, other: Take) -> None:
         """Shows two takes side by side, from where they differ, with what each kept of the shots before."""
         films = [take.told.footage for take in (one, other)]
-        before = [take.told.footage for take in one.past or () if take.told]
+        before = [take.told.footage for take in one.past or () if take.told and not take.picture]
         labels = ["as told" if not take.note else take.note for take in (one, other)]
         if labels[0] == labels[1]:
             labels = [f"seed {take.shot.seed}" for take in (one, other)]
@@ -728,7 +755,11 @@ class Session:
     def _remembered(self, take: Take, settings: Any) -> list[dict[str, Any]]:
         past = [one.told.footage for one in take.past]
         return [
-            {"shot": shot + 1, "frame": frame, "picture": messages.strip(past[shot].frames(frame, 1))}
+            {
+                "shot": shot + 1 - sum(one.picture for one in take.past),
+                "frame": frame,
+                "picture": messages.strip(past[shot].frames(frame, 1)),
+            }
             for shot, frame in select([footage.length for footage in past], settings.budget, settings.policy)
         ]
 
@@ -737,7 +768,7 @@ class Session:
         return {
             "kind": "begin",
             "take": take.id,
-            "shot": len(past) + 1,
+            "shot": len(past) + 1 - sum(one.picture for one in past),
             "caption": take.shot.caption,
             "note": take.note,
             "rolling": take.rolling,

@@ -6,18 +6,22 @@ whether it is out of date; it knows which takes it remembered, and is *stale* wh
 
 import itertools
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shotstream_lite.errors import StoryError
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.presets import StreamSettings
+from shotstream_lite.reel import Reel, read_picture, write_picture
 from shotstream_lite.session import ToldShot
-from shotstream_lite.story import Shot, Story, Turn, check_caption, is_whole
+from shotstream_lite.story import Picture, Shot, Story, Turn, check_caption, is_whole
 from shotstream_lite.story import check_shot as check_parts
 from shotstream_lite.story_files import story_json
 from shotstream_lite.studio import messages, request
 
+MAX_PICTURES = 6
 _ids = itertools.count(1)
 
 
@@ -32,7 +36,8 @@ class Take:
         looks: what each chunk looked at, for the page; context: the frames it remembered.
         unasked: frames at which it holds a cut nobody asked for.
         fresh: it is put into the film when it is made; ends: the frames after which another shot follows;
-            aside: it is made though it is not in the film, and nobody watches.
+            aside: it is made though it is not in the film, and nobody watches; picture: it is a picture that somebody
+            gave, not a take.
     """
 
     shot: Shot
@@ -42,6 +47,7 @@ class Take:
     fresh: bool = False
     ends: int | None = None
     aside: bool = False
+    picture: bool = False
     told: ToldShot | None = None
     looks: list[dict[str, Any]] = field(default_factory=list)
     context: list[dict[str, Any]] = field(default_factory=list)
@@ -109,11 +115,12 @@ class Version:
     name: str = "A"
     caption: str | None = None
     strips: tuple[Strip, ...] = ()
+    pictures: tuple[Take, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def before(self, index: int) -> tuple[Take, ...]:
         """The takes a shot at place `index` (from 0) would remember."""
-        return tuple(strip.take for strip in self.strips[:index])
+        return (*self.pictures, *(strip.take for strip in self.strips[:index]))
 
     @property
     def film(self) -> list[ToldShot]:
@@ -141,7 +148,7 @@ class Version:
             {"takes": [take.id for take in strip.takes], "chosen": strip.chosen, "stale": self.stale(i)}
             for i, strip in enumerate(self.strips)
         ]
-        return {"name": self.name, "strips": strips}
+        return {"name": self.name, "strips": strips, "pictures": [take.id for take in self.pictures]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +169,9 @@ class Project:
 
     def takes(self) -> Iterator[Take]:
         """All takes on all strips, each once."""
-        yield from dict.fromkeys(take for v in self.versions for strip in v.strips for take in strip.takes)
+        pictures = (take for version in self.versions for take in version.pictures)
+        takes = (take for version in self.versions for strip in version.strips for take in strip.takes)
+        yield from dict.fromkeys((*pictures, *takes))
 
     def find(self, take: Take) -> tuple[int, int] | None:
         """(version, place) of a take."""
@@ -180,7 +189,9 @@ def save(project: Project) -> str:
     version = project.version
     if not version.film:
         raise StoryError("there is no story to save yet: make a shot first")
-    story = Story(version.caption, tuple(told.shot for told in version.film), settings=version.settings)
+    pictures = tuple(Picture(one.shot.caption, write_picture(one.told.footage.frames()[0])) for one in version.pictures)
+    shots = tuple(told.shot for told in version.film)
+    story = Story(version.caption, shots, settings=version.settings, remembered=pictures)
     order: dict[Take, int] = {}
 
     def add(take: Take) -> None:  # what a take remembered comes before it
@@ -196,7 +207,9 @@ def save(project: Project) -> str:
     for one in project.versions:
         strips = [[order[take] for take in strip.takes if take in order] for strip in one.strips]
         chosen = [order.get(strip.take) for strip in one.strips]
-        versions.append({"name": one.name, "global_caption": one.caption, "strips": strips, "chosen": chosen})
+        shown = [order[take] for take in one.pictures]
+        said = {"name": one.name, "global_caption": one.caption, "strips": strips, "chosen": chosen}
+        versions.append(said | ({"pictures": shown} if shown else {}))
     studio = {"takes": takes, "versions": versions, "current": project.current}
     return json.dumps(json.loads(story_json(story)) | {"studio": studio}, ensure_ascii=False, indent=1)
 
@@ -205,17 +218,29 @@ def _as_json(take: Take, order: Mapping[Take, int]) -> dict[str, Any]:
     shot = take.shot
     said = {"caption": shot.caption, "frames": shot.frames, "seed": shot.seed, "note": take.note}
     said |= {"turns": [vars(turn) for turn in shot.turns], "settings": dict(shot.settings)}
+    if take.picture:
+        said["picture"] = b64encode(write_picture(take.told.footage.frames()[0])).decode()
     return {key: value for key, value in said.items() if value} | {"past": [order[one] for one in take.past or ()]}
 
 
-def load(text: Any, pipeline: ShotStreamPipeline, name: str = "story") -> Project:
+def picture(png: bytes, caption: str, settings: StreamSettings, reel: Reel) -> Take:
+    """A picture that somebody gave, as a take of one frame. Raises StoryError."""
+    check_caption(caption, "the picture's caption")
+    frame = read_picture(png, settings.height, settings.width)
+    take = Take(Shot(caption, 1), (), picture=True)
+    take.finish(ToldShot(take.shot, reel.append(frame[None]), 0.0, 0.0))
+    return take
+
+
+def load(text: Any, pipeline: ShotStreamPipeline, reel: Reel, name: str = "story") -> Project:
     """A story file as a project whose takes are still to be made. Raises StoryError, one line."""
     settings = pipeline.settings
     story = request.read_story(text, settings, name)
     data = json.loads(text).get("studio")
     if data is None:
         strips = tuple(Strip((Take(shot, rolling=shot.frames is None),)) for shot in story.shots)
-        return Project((Version("A", story.global_caption, strips, dict(story.settings)),))
+        pictures = tuple(picture(one.png, one.caption, settings, reel) for one in story.remembered[:MAX_PICTURES])
+        return Project((Version("A", story.global_caption, strips, pictures, dict(story.settings)),))
     try:
         takes: list[Take] = []
         for one in data["takes"]:
@@ -224,7 +249,10 @@ def load(text: Any, pipeline: ShotStreamPipeline, name: str = "story") -> Projec
             check_parts(shot, f"take {len(takes) + 1}")
             request.check_shot(shot, story.settings, settings, f"take {len(takes) + 1}")
             past = tuple(takes[index] for index in map(_index, one["past"]))
-            takes.append(Take(shot, past, str(one.get("note", ""))[:80]))
+            if "picture" in one:
+                takes.append(picture(b64decode(one["picture"]), shot.caption, settings, reel))
+            else:
+                takes.append(Take(shot, past, str(one.get("note", ""))[:80]))
         versions = []
         for one, label in zip(data["versions"], "AB", strict=False):
             check_caption(one["global_caption"], "global_caption")
@@ -233,7 +261,9 @@ def load(text: Any, pipeline: ShotStreamPipeline, name: str = "story") -> Projec
                 if indices:
                     stack = tuple(takes[index] for index in map(_index, indices))[: request.MAX_TAKES]
                     strips.append(Strip(stack, indices.index(chosen) if chosen in indices else 0))
-            versions.append(Version(label, one["global_caption"], (), dict(story.settings)).with_strips(strips))
+            shown = tuple(takes[index] for index in map(_index, one.get("pictures", ())))[:MAX_PICTURES]
+            version = Version(label, one["global_caption"], (), shown, dict(story.settings))
+            versions.append(version.with_strips(strips))
         most = request.MAX_SHOTS * 3
         if not versions or len(takes) > most:
             raise StoryError(f"holds no version, or more than {most} takes")
@@ -241,7 +271,7 @@ def load(text: Any, pipeline: ShotStreamPipeline, name: str = "story") -> Projec
         return Project(tuple(versions), current if current < len(versions) else 0)
     except StoryError as error:
         raise StoryError(f"{name}: studio: {error}") from None
-    except (TypeError, KeyError, ValueError, IndexError, AttributeError):
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError):  # binascii's own is a ValueError
         raise StoryError(f"{name}: studio is not what the page saved: remove that key, and the story is told") from None
 
 

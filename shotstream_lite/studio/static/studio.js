@@ -117,8 +117,26 @@ $("file").onchange = () => {
   $("file").value = "";
 };
 async function openFile(file) {
+  if (file.type.startsWith("image/")) return remember(file);
   if (file.size > 1e6) return notice({ text: `${file.name} is too large for a story file`, tone: "error" });
   load({ name: file.name, text: await file.text() });
+}
+// A picture of one's own becomes a remembered frame; the page cuts it to the film's size.
+async function remember(file) {
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) return notice({ text: `${file.name} is no picture that can be read`, tone: "error" });
+  const frame = make("canvas", { width: model.width, height: model.height, class: "given", role: "img", "aria-label": "Your picture, as the film will see it" });
+  const scale = Math.max(model.width / bitmap.width, model.height / bitmap.height);
+  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  const paint = frame.getContext("2d");
+  paint.imageSmoothingQuality = "high";
+  paint.drawImage(bitmap, (model.width - width) / 2, (model.height - height) / 2, width, height);
+  const caption = make("textarea", { rows: "2", maxlength: "5000", "aria-label": "What the picture shows", placeholder: "What the picture shows, as a caption of a shot" });
+  dialog("Remember this picture", frame, caption, button("Remember", async () => {
+    const picture = frame.toDataURL("image/png").split(",")[1];
+    const answer = await act("remember", { story: $("story").value, picture, caption: caption.value });
+    if (!answer.error) $("dialog").close();
+  }, { class: "primary" }));
 }
 async function load(what) {
   await keepStory();
@@ -198,7 +216,8 @@ on("gone", () => {
 
 on("story", (message) => {
   story = message;
-  const settled = message.caption !== null && timeline.current().versions[message.current].strips.length > 0;
+  const version = message.versions[message.current];
+  const settled = message.caption !== null && version.strips.length + version.pictures.length > 0;
   if (settled && $("story").value !== message.caption) type("story", message.caption);
   $("story").readOnly = settled;
   $("story").title = settled ? "It holds for the whole story; begin a new one to change it" : "";
@@ -260,8 +279,8 @@ function cell(memory, most) {
   const box = make("div", { class: "box" });
   let words = `${memory.latent + 1}`;
   if (memory.picture) {
-    words = `shot ${memory.shot}`;
-    box.append(make("img", { src: `data:image/jpeg;base64,${memory.picture}`, alt: "" }), make("em", { style: `background:${shotMark(memory.shot)}` }));
+    words = memory.shot > 0 ? `shot ${memory.shot}` : "picture";
+    box.append(make("img", { src: `data:image/jpeg;base64,${memory.picture}`, alt: "" }), memory.shot > 0 && make("em", { style: `background:${shotMark(memory.shot)}` }));
   } else if (memory.kind === "global") words = "empty";
   const title = memory.kind === "later" ? "not made yet" : `${words}: ${percent(memory.share)} of the attention`;
   const bar = make("i", { style: `height:${(100 * memory.share) / most}%;background:${COLOURS[memory.kind] ?? "none"}` });

@@ -6,7 +6,7 @@ import { forget, show } from "./player.js";
 const cards = new Map();
 const line = $("timeline");
 const inspector = $("inspector");
-let story = { versions: [{ name: "A", strips: [] }], current: 0, queue: [], making: null, held: false };
+let story = { versions: [{ name: "A", strips: [], pictures: [] }], current: 0, queue: [], making: null, held: false };
 let model = { fps: 16, lessons: {} };
 let open = null; // number of the opened shot, from 1
 
@@ -73,6 +73,13 @@ function face(strip, number, version) {
   return item;
 }
 
+// A picture the visitor gave, before the first shot.
+function given(card, version) {
+  return make("li", { class: "strip picture" }, make("img", { src: `data:image/jpeg;base64,${card.stills}`, alt: "" }),
+    make("span", { class: "caption" }, make("b", { text: "remembered: " }), card.caption),
+    version === story.current && make("div", { class: "takes" }, button("Forget", () => act("forget", { take: card.id }), { "data-key": `forget ${card.id}` })));
+}
+
 async function choose(number, version) {
   if (version !== story.current) await act("version", { number: version });
   open = number;
@@ -95,13 +102,14 @@ function renderLine() {
     stale > 0 && button("Make again from there", () => act("remake", { number: 1 }), { id: "remake", "data-key": "remake" }));
   const rows = story.versions.map((version, index) => {
     const row = make("ol", { "aria-label": `Version ${version.name}`, class: index === story.current ? "current" : "" },
+      ...version.pictures.map((id) => given(cards.get(id), index)),
       ...version.strips.map((strip, i) => face(strip, i + 1, index)));
     row.dataset.version = version.name;
     if (!two) return row;
     const label = button(version.name, () => act("version", { number: index }), { class: "version", "aria-label": `Version ${version.name}`, "aria-pressed": String(index === story.current), "data-key": `version ${index}` });
     return make("div", { class: "versions" }, label, row);
   });
-  if (!strips().length && !two) rows.splice(0, 1, make("p", { class: "empty", text: "Your shots will lie here, one strip each." }));
+  if (!strips().length && !story.versions[0].pictures.length && !two) rows.splice(0, 1, make("p", { class: "empty", text: "Your shots will lie here, one strip each." }));
   renew(line, tools, ...rows);
   for (const row of line.querySelectorAll("ol")) row.scrollLeft = old.get(row.dataset.version) ?? row.scrollWidth;
 }
@@ -125,6 +133,7 @@ function renderInspector() {
   const typed = inspector.querySelector("textarea");
   if (typed?.dataset.key === text.dataset.key) text.value = typed.value;
   const seed = make("input", { size: "11", inputmode: "numeric", placeholder: "new", "aria-label": "Seed of the next take", "data-key": "seed" });
+  const length = make("input", { type: "number", min: "0.25", max: String((model.longest - 1) / model.fps), step: "0.25", placeholder: "as before", "aria-label": "Length of the next take, seconds", "data-key": "length" });
   const tool = (name, press, options = {}) => button(name, press, { "data-key": `tool ${name}`, ...options });
   const others = strip.takes.map((id) => cards.get(id)).filter((one) => isMade(one) && one.id !== card.id);
   const lessons = Object.entries(model.lessons).map(([what, name]) => tool(`… ${name}`, () => act("without", { number, what }), { class: "lesson", disabled: !isMade(card) }));
@@ -140,8 +149,9 @@ function renderInspector() {
       tool("×", () => ((open = null), render(), $("shot").focus()), { "aria-label": "Close", class: "close" })),
     text,
     make("div", { class: "tools" },
-      tool("Take again", () => act("retake", { number, caption: text.value, seed: seed.value }), { id: "retake", class: "primary" }),
+      tool("Take again", () => act("retake", { number, caption: text.value, seed: seed.value, seconds: length.value ? Number(length.value) : null }), { id: "retake", class: "primary" }),
       make("label", {}, "seed ", seed),
+      make("label", {}, "seconds ", length),
       tool("Insert a shot before", () => insert(number))),
     lessons.length > 0 && make("div", { class: "tools lessons" }, make("span", { text: "The same shot, the same seed:" }), ...lessons),
     others.length > 0 && make("div", { class: "tools" }, make("span", { text: "Beside this take:" }),
