@@ -260,7 +260,7 @@ const NAMES = { global: "global cache: earlier shots", local: "local cache: this
 const latents = (frames) => Math.ceil((frames - 1) / 4) + 1;
 const percent = (share) => `${Math.round(100 * share)} %`;
 const when = make("small");
-const budget = make("div", { class: "budget", role: "img" });
+const budget = make("div", { class: "budget", role: "img", hidden: true });
 const cells = make("div", { class: "cells", tabindex: "0", role: "group", "aria-label": "Remembered frames" });
 const legend = make("p", { class: "legend", text: "Once a shot plays you see here which frames of earlier shots it looks at, and how much." });
 $("memory").append(make("h2", { text: "What the model remembers " }), when, budget, cells, legend);
