@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -424,6 +425,29 @@ def test_a_page_sees_its_place_in_line_and_how_long_it_takes(sessions, calls, mo
     for page in pages:
         page.until(lambda page=page: page.of("place")[-1]["place"] is None)
     assert [place for place, _ in told] == [1, 0, None] and told[0][1] > 0
+
+
+def test_thirty_pages_shoot_two_shots_each_and_leave_nothing(sessions):
+    """In turns, nobody twice before everybody once; then memory is where it was."""
+    warm = Page(sessions)
+    warm.shoot(LINES[0], frames=1)
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    pages = [Page(sessions) for _ in range(30)]
+    for page in pages:
+        for line in LINES[:2]:
+            page.session.shoot(STORY, line, 1)
+    while any(page.story["making"] or page.story["queue"] for page in pages if page.heard) or not pages[-1].heard:
+        for page in pages:
+            page.until(lambda: True)
+        time.sleep(0.01)
+    assert all(len(page.prints) == 2 and None not in page.prints for page in pages)
+    for page in pages:
+        sessions.end(page.session)
+    pages.clear()
+    del page
+    gc.collect()
+    assert psutil.Process().memory_info().rss < 1.05 * before
 
 
 def test_a_session_lives_on_without_its_page_and_then_ends(sessions, monkeypatch):

@@ -37,9 +37,9 @@ def strip(frames: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def stills(footage: Footage) -> str:
-    """`TILES` frames of a shot side by side, as `strip` gives them."""
-    picked = [footage.frames(i, 1)[0] for i in np.linspace(0, footage.length - 1, TILES).round().astype(int)]
+def stills(footage: Footage, count: int = TILES) -> str:
+    """Some frames of a shot side by side, as `strip` gives them."""
+    picked = [footage.frames(i, 1)[0] for i in np.linspace(0, footage.length - 1, count).round().astype(int)]
     return strip(np.concatenate(picked, axis=1)[None])
 
 

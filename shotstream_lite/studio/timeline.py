@@ -69,7 +69,7 @@ class Take:
             length = told.footage.length
             self._card = {
                 "print": messages.fingerprint(told.footage),
-                "stills": messages.stills(told.footage),
+                "stills": messages.stills(told.footage, 1 if self.picture else messages.TILES),
                 "unasked": self.unasked,
                 "frames": length,
                 "turns": [vars(turn) for turn in shot.turns],

@@ -204,7 +204,7 @@ $("stories").onclick = async () => {
     list.append(make("li", {}, choose));
   };
   for (const name of model.stories) add(name.replaceAll("_", " "), "prepared", null, () => load({ prepared: name }));
-  for (const one of kept()) add(one.title, `${one.shots} shots, ${new Date(one.when).toLocaleString()}`, one.thumb, () => load({ name: "your story", text: one.text }));
+  for (const one of kept()) add(one.title, `${one.shots} shot${one.shots > 1 ? "s" : ""}, ${new Date(one.when).toLocaleString()}`, one.thumb, () => load({ name: "your story", text: one.text }));
   dialog("Stories", list.children.length ? list : make("p", { text: "Stories you tell are kept here, in this browser." }));
 };
 on("gone", () => {
