@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanCausalConv3d,
+    WanResidualBlock,
     WanRMS_norm,
     WanUpsample,
     unpatchify,
@@ -236,19 +237,46 @@ class _WrittenOnce(WanCausalConv3d):
 
 
 def compile_norms(vae: AutoencoderKLWan, **options) -> None:
-    """Compiles every norm that an activation follows into one piece with it; `options` are `torch.compile`'s.
+    """Compiles what comes before a convolution into one piece: norm, activation, and joining what was seen before.
 
     Apart they read and write the largest tensors of the codec several times over; weights and their names stay, and
     may not move any more. Sizes stay open: one graph for each would be more than torch keeps, the largest last.
+    `options` are `torch.compile`'s.
     """
+    joined = torch.compile(_joined, dynamic=True, **options)
     fused = torch.compile(_norm_and_activation, dynamic=True, **options)
     for module in list(vae.modules()):
-        norms = [getattr(module, name, None) for name in ("norm1", "norm2", "norm_out")]
-        norms = [norm for norm in norms if isinstance(norm, WanRMS_norm)]
-        if norms and isinstance(module.nonlinearity, nn.SiLU):
+        if not isinstance(getattr(module, "nonlinearity", None), nn.SiLU):
+            continue
+        if isinstance(module, WanResidualBlock):
+            module.__class__, module.joined = _JoinedBlock, joined
+        elif isinstance(getattr(module, "norm_out", None), WanRMS_norm):
             module.nonlinearity = nn.Identity()
-            for norm in norms:
-                norm.forward = partial(fused, gamma=norm.gamma.detach())  # a parameter's size would not stay open
+            gamma = module.norm_out.gamma.detach()  # a parameter's size would not stay open
+            module.norm_out.forward = partial(fused, gamma=gamma)
+
+
+class _JoinedBlock(WanResidualBlock):
+    """A block whose convolutions find what they read in one piece, see `_joined`."""
+
+    def forward(self, x: Tensor, feat_cache: list | None = None, feat_idx: list[int] | None = None) -> Tensor:
+        skipped = self.conv_shortcut(x)
+        for norm, conv in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
+            seen = None if feat_cache is None else feat_cache[feat_idx[0]]
+            x, last = self.joined(x, norm.gamma.detach(), seen)
+            if feat_cache is not None:
+                feat_cache[feat_idx[0]] = last
+                feat_idx[0] += 1
+            x = F.conv3d(x, conv.weight, conv.bias, padding=(0, 1, 1))
+        return x + skipped
+
+
+def _joined(x: Tensor, gamma: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a convolution reads, [B, C, 2 + f, h, w]: the two frames before and those of x, normed and activated; and
+    its last two frames, to be remembered."""
+    x = _norm_and_activation(x, gamma)
+    whole = F.pad(x, (0, 0, 0, 0, 2, 0)) if seen is None else torch.cat((seen, x), dim=2)
+    return whole, whole[:, :, -2:].clone()
 
 
 def _norm_and_activation(x: Tensor, gamma: Tensor) -> Tensor:
