@@ -221,10 +221,11 @@ def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: P
     place = checkpoint
     try:
         state = state_dict_of(read_checkpoint(place))
+        converted = convert_checkpoint(state, model)  # what is wrong with it is not the LoRA's fault
         if lora is not None:
             place = lora
-            state = merge_lora(state, read_checkpoint(place))
-        model.load_state_dict(convert_checkpoint(state, model), assign=True)
+            converted = convert_checkpoint(merge_lora(state, read_checkpoint(place)), model)
+        model.load_state_dict(converted, assign=True)
     except CheckpointError as error:
         named = str(error).startswith(f"{place}: ")
         raise CheckpointError(str(error) if named else f"{place}: {error}") from None

@@ -9,6 +9,7 @@ from shotstream_lite.configs import from_wan
 from shotstream_lite.convert import (
     CheckpointError,
     convert_checkpoint,
+    convert_transformer,
     load_checkpoint,
     read_checkpoint,
 )
@@ -127,3 +128,16 @@ def test_files(state, tmp_path):
         read_checkpoint(tmp_path / "gone.pt")
     with pytest.raises(CheckpointError, match="has no 'patch_size'"):
         from_wan({})
+
+
+def test_a_base_that_does_not_fit_is_not_blamed_on_the_lora(state, tmp_path, golden):
+    config, layer = from_wan(read(golden, "config.json")), "blocks.0.self_attn.q"
+    size = state[f"model.{layer}.weight"].shape
+    lora = {"A": torch.zeros(1, size[1]), "B": torch.zeros(size[0], 1)}
+    names = {f"base_model.model.{layer}.lora_{part}.weight": tensor for part, tensor in lora.items()}
+    torch.save({"generator_lora": names}, tmp_path / "lora.pt")
+    torch.save({"generator": state | {"model.head.head.bias": torch.zeros(7)}}, tmp_path / "base.pt")
+    with pytest.raises(CheckpointError, match="^[^:]*base.pt: misshapen"):
+        convert_transformer(
+            tmp_path / "base.pt", tmp_path / "made", from_wan(read(golden, "config.json")), tmp_path / "lora.pt"
+        )
