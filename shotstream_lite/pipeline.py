@@ -188,7 +188,9 @@ class ShotStreamPipeline:
         """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
         context = self.context(past, settings)
         # Only what is read is encoded: the captions of the remembered frames and of this shot.
-        lines = [*(line_at(captions[shot], frame) for shot, frame in context.picked), line_at(captions[-1], 0)]
+        latest = line_at(captions[-1], 0)
+        theirs = (line_at(captions[shot], frame) if settings.own_captions else latest for shot, frame in context.picked)
+        lines = [*theirs, latest]
         used = list(dict.fromkeys(lines))
         cache = begin_shot(
             self.transformer,

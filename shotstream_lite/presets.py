@@ -49,7 +49,8 @@ class StreamSettings:
 
     Units: height, width in pixels; shot_frames in pixel frames (4k+1); chunk, budget in latent frames; steps before the
     shift, 1000 being pure noise; phase in radians a shot. The teacher alone is guided, away from negative_prompt; an
-    empty one is an embedding of zeros.
+    empty one is an embedding of zeros. own_captions: remembered frames read the caption they were made with, not that
+    of the shot that remembers them.
     """
 
     height: int = 64
@@ -60,6 +61,7 @@ class StreamSettings:
     budget: int = 6
     policy: str = "dynamic"
     phase: float = SHOT_PHASE
+    own_captions: bool = True
     steps: tuple[int, ...] = FEW_STEPS
     shift: float = 3.0
     text_tokens: int = 64
@@ -74,6 +76,8 @@ class StreamSettings:
         check_frames(self.shot_frames, "settings: shot_frames")
         if self.policy not in list(POLICIES):
             raise StoryError(f"settings: policy is {shown(repr(self.policy))}: write one of {', '.join(POLICIES)}")
+        if not isinstance(self.own_captions, bool):
+            raise StoryError(f"settings: own_captions is {shown(repr(self.own_captions))}: write true or false")
         if not _is_number(self.phase):
             raise StoryError(f"settings: phase is {shown(repr(self.phase))}: write a number of radians")
         if not _is_number(self.shift) or self.shift <= 0:

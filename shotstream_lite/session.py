@@ -17,7 +17,7 @@ from shotstream_lite.story import Picture, Shot, Story, Turn, captions, check_ca
 from shotstream_lite.story_files import load_story, save_story
 from shotstream_lite.take import Take
 
-OF_ONE_SHOT = ("policy", "budget", "phase", "steps", "shift", "chunk", "weights", "keep")
+OF_ONE_SHOT = ("policy", "budget", "phase", "own_captions", "steps", "shift", "chunk", "weights", "keep")
 """What may change from shot to shot: settings of the stream, which of the model's transformers tells, and how many of
 the frames are kept."""
 

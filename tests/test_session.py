@@ -321,6 +321,15 @@ def test_remembered_frames_read_the_caption_they_were_made_with(pipeline, calls)
     assert ids.tolist() == [[0, 0, 1, 1, 1, 1]]  # frames 0, 7, 14, 22, 29, 36; the turn is at 9
 
 
+def test_remembered_frames_may_read_the_new_shots_caption_instead(pipeline, calls):
+    session = told(pipeline, 1)
+    run(session.branch().next_shot(LINES[1], frames=5))
+    read = calls(pipeline.transformer, "caption_keys")
+    film = run(session.branch().next_shot(LINES[1], frames=5, settings={"own_captions": False}))
+    assert [captions.shape[1] for (captions,) in read] == [1]  # one caption for all
+    assert not np.array_equal(film, run(session.branch().next_shot(LINES[1], frames=5)))
+
+
 def test_a_retake_turns_again_unless_it_has_a_caption(pipeline):
     session = StorySession(pipeline, GLOBAL, seed=0)
     film = turned(session, 2)

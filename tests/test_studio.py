@@ -304,7 +304,12 @@ def test_the_lesson_shows_the_same_shot_without_the_memory(page):
     assert page.prints == before and len(page.strips[1]["takes"]) == 2  # the film is as it was
     page.act("without", number=2, what="memory")  # it is there already
     assert len(page.session.project.version.strips[1].takes) == 2
-    assert set(request.lessons(page.session.pipeline)) == {"memory", "jump", "steps"}  # there is no other transformer
+    assert set(request.lessons(page.session.pipeline)) == {
+        "memory",
+        "jump",
+        "captions",
+        "steps",
+    }  # there is no other transformer
 
 
 def test_everything_is_saved_and_made_again(sessions, page):
@@ -320,7 +325,7 @@ def test_everything_is_saved_and_made_again(sessions, page):
     other.act("load", text=saved, name="story.json")
     other.idle()
     prints = [[p.cards[take]["print"] for s in p.strips for take in s["takes"]] for p in (page, other)]
-    assert prints[0] == prints[1] and len(prints[0]) == 5 and other.stale == page.stale
+    assert prints[0] == prints[1] and len(prints[0]) == len(other.of("begin")) == 5 and other.stale == page.stale
     assert other.act("save")["text"] == saved
 
 

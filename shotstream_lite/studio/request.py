@@ -24,6 +24,7 @@ STEPS = (1, 2, 4, 8)
 WITHOUT: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("without the memory of earlier shots", {"policy": "none"}),
     "jump": ("without the jump at the cut", {"phase": 0.0}),
+    "captions": ("without the right captions for what is remembered", {"own_captions": False}),
     "steps": ("without three of the four steps", {"steps": [1000.0]}),
     "stage 2": ("without the second stage of distillation", {"weights": "intra-shot"}),
 }

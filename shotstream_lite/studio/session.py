@@ -341,7 +341,6 @@ class Session:
         """Tells a story file in place of the story there is. Raises StoryError, and then nothing is lost."""
         project = timeline.load(text, self.pipeline, self._reel, request.file_name(name))
         said = [v.caption for v in project.versions] + [take.shot.caption for take in project.takes()]
-        takes = timeline.to_make(project)
         for version in project.versions:
             for strip in version.strips:
                 for take in strip.takes:
@@ -349,7 +348,6 @@ class Session:
         with self._lock:
             self._name_unknown_words(" ".join(said))
             self._remember(f"loading {request.file_name(name)}", project)
-            self._queue.extend(takes)
             self._held = False
             self._go()
 
@@ -486,6 +484,8 @@ class Session:
             if not self._may_work():
                 return False
             take = self._queue.popleft()
+            if take.told:
+                return self._may_work()
             self._cutting = self._dropping = False
             making = session = None
             try:
