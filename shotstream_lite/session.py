@@ -123,7 +123,7 @@ class StorySession:
         """
         frames = self.settings.shot_frames if frames is None else frames
         before = self.shots[-1].shot.seed if self.shots else self.seed
-        seed = _following(before) if seed is None else seed
+        seed = following_seed(before) if seed is None else seed
         return self._tell(self.shots, Shot(caption, frames, seed, tuple(turns), dict(settings or {})))
 
     def retake(
@@ -249,6 +249,6 @@ def other_seed(seed: int) -> int:
     return random.Random(f"another take of {seed}").getrandbits(32)
 
 
-def _following(seed: int) -> int:
+def following_seed(seed: int) -> int:
     """The seed after this one: a session needs no dice of its own, and what is undone or left early leaves no trace."""
     return random.Random(seed).getrandbits(32)

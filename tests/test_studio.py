@@ -26,6 +26,7 @@ from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.fit import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.reel import write_picture
+from shotstream_lite.session import StorySession
 from shotstream_lite.story_files import parse_story
 from shotstream_lite.studio import messages, request, server
 from shotstream_lite.studio import session as studio_session
@@ -337,6 +338,15 @@ def test_switches_hold_for_the_shot_and_are_saved(page):
     page.idle()
     wanted = [{}, {"policy": "none", "phase": 0.0, "steps": [1000.0, 500.0]}]
     assert [dict(shot.settings) for shot in parse_story(page.act("save")["text"]).shots] == wanted
+
+
+def test_a_story_file_with_a_seed_is_the_film_that_tell_makes(page):
+    story = {"global_caption": STORY, "shot1": LINES[0], "shot2": LINES[1], "seed": 3, "frames": [5, None]}
+    page.act("load", text=json.dumps(story))
+    page.idle()
+    session = StorySession.of(page.session.pipeline, parse_story(json.dumps(story)))
+    list(session.tell())
+    assert page.prints == [messages.fingerprint(told.footage) for told in session.shots]
 
 
 def test_a_picture_is_remembered_forgotten_and_saved(sessions, page):

@@ -15,7 +15,7 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Reel, read_picture, write_picture
-from shotstream_lite.session import ToldShot
+from shotstream_lite.session import ToldShot, following_seed
 from shotstream_lite.story import Picture, Shot, Story, Turn, check_caption, is_whole
 from shotstream_lite.story import check_shot as check_parts
 from shotstream_lite.story_files import story_json
@@ -238,7 +238,13 @@ def load(text: Any, pipeline: ShotStreamPipeline, reel: Reel, name: str = "story
     story = request.read_story(text, settings, name)
     data = json.loads(text).get("studio")
     if data is None:
-        strips = tuple(Strip((Take(shot, rolling=shot.frames is None),)) for shot in story.shots)
+        shots, seed = [], story.seed
+        for shot in story.shots:  # with the seeds that `shotstream tell` gives them
+            if shot.seed is None and seed is not None:
+                shot = replace(shot, seed=following_seed(seed))
+            seed = shot.seed
+            shots.append(replace(shot, frames=shot.frames or settings.changed(story.settings).shot_frames))
+        strips = tuple(Strip((Take(shot),)) for shot in shots)
         pictures = tuple(picture(one.png, one.caption, settings, reel) for one in story.remembered[:MAX_PICTURES])
         return Project((Version("A", story.global_caption, strips, pictures, dict(story.settings)),))
     try:
