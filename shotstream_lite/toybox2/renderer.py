@@ -98,16 +98,15 @@ def paint(shapes: Tensor, camera: Tensor, tint: Tensor, height: int = HEIGHT, wi
     for shape in shapes.unbind(1):
         window = _window(shape, camera, height, width) if shapes.device.type == "cpu" else (slice(None), slice(None))
         top, left = window
-        if still := shapes.device.type == "cpu" and _still(shape, camera):
+        if shapes.device.type == "cpu" and _still(shape, camera):
             shape = shape[:1]
         n = len(shape)
         cover = (0.5 - distance(shape, u[:n, :, left], v[:n, top]) * (height * zoom[:n])).clamp(0, 1)
         mode = shape[:, 11, None, None]
         inside = held[:, top, left]
-        if still:
-            mode = mode.expand(len(shapes), 1, 1)
         cover = torch.where(mode == INSIDE, cover * inside, cover)
-        held[:, top, left] = torch.where(mode == HOLD, cover, inside)
+        held *= mode != HOLD  # also beyond the window
+        held[:, top, left] += torch.where(mode == HOLD, cover, 0.0)
         part = image[:, :, top, left]
         part += cover[:, None] * (shape[:, 8:11, None, None] - part)
     return (image * tint[:, :, None, None] + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
@@ -323,7 +322,7 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     leap = (time / 20 + take.beat) % 1
     lift = 4 * leap * (1 - leap) * 0.22 / zoom if take.action == "jump" else zero
     if take.action == "meet":
-        gap = np.clip(0.62 / zoom - 0.25 * seconds, 0.28, None)
+        gap = np.clip(0.62 / zoom - 0.22 * seconds, 0.34, None)
         return [(MIDDLE - gap, bounce, zero), (MIDDLE + gap, bounce, zero)]
     if len(take.cast) == 2:
         return [(MIDDLE - 0.32 + zero, lift, zero), (MIDDLE + 0.32 + zero, lift, zero)]
