@@ -19,6 +19,7 @@ from shotstream_lite.toybox2.captions import (
 from shotstream_lite.toybox2.dataset import LENGTHS, key_frames, lengths_of, story_of
 from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, truth
 from shotstream_lite.toybox2.renderer import paint, render, shapes_of
+from shotstream_lite.toybox2.sentences import SENTENCES
 from shotstream_lite.toybox2.world import HATS, LONGEST_ABSENCE, draw_story
 
 
@@ -110,6 +111,15 @@ def test_a_caption_says_where_unless_it_is_the_usual_place():
         if take.place.setting != story.home:
             caption = shot_caption(story, take, rng).lower()
             assert any(place in caption for place in WORDS[take.place.setting]), caption
+
+
+def test_sixty_sentences_have_twins_in_known_words():
+    known = set(vocabulary())
+    assert len({sentence.text for sentence in SENTENCES}) == 60
+    for sentence in SENTENCES:
+        assert set(words(sentence.twin)) <= known
+    unknown = {word for sentence in SENTENCES for word in words(sentence.text)} - known
+    assert unknown <= {"dances"}
 
 
 def test_lengths_and_key_frames():

@@ -30,15 +30,15 @@ WORDS: dict[str, tuple[str, ...]] = {
     "city": ("in the city", "in a city", "in a town at night", "among tall buildings", "in the town", "in the street"),
     "seaside": ("by the sea", "on the beach", "at the beach", "at the seaside", "on a beach", "near the ocean"),
     # camera
-    "wide": ("wide shot", "wide shot", "long shot", "seen from far away", "from far away", "a wide view"),
+    "wide": ("wide shot", "wide shot", "wide", "long shot", "seen from far away", "from far away", "a wide view"),
     "medium": ("medium shot", "medium shot", "mid shot", "seen from the middle distance", "a medium view"),
-    "close": ("close-up", "close-up", "close up", "close shot", "seen from very near", "from very close"),
+    "close": ("close-up", "close-up", "close up", "closeup", "close shot", "seen from very near", "from very close"),
     "pan": ("panning shot", "panning shot", "pan", "the camera pans", "the camera moves sideways"),
 }
 CAMERA_OF = {
     "wide": ("wide shot", "a wide shot", "long shot", "a wide view"),
     "medium": ("medium shot", "a medium shot", "mid shot", "a medium view"),
-    "close": ("close-up", "a close-up", "close up", "a close shot"),
+    "close": ("close-up", "a close-up", "close up", "closeup", "a close shot"),
     "pan": ("panning shot", "a panning shot", "a pan"),
 }
 # he ..., they ..., somebody ...ing
@@ -49,6 +49,8 @@ ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("strolls left", "stroll left", "strolling left"),
         ("goes to the left", "go to the left", "going to the left"),
         ("moves left", "move left", "moving left"),
+        ("runs to the left", "run to the left", "running to the left"),
+        ("walks off to the left", "walk off to the left", "walking off to the left"),
     ),
     "walk_right": (
         ("walks right", "walk right", "walking right"),
@@ -56,6 +58,8 @@ ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("strolls right", "stroll right", "strolling right"),
         ("goes to the right", "go to the right", "going to the right"),
         ("moves right", "move right", "moving right"),
+        ("runs to the right", "run to the right", "running to the right"),
+        ("walks off to the right", "walk off to the right", "walking off to the right"),
     ),
     "jump": (
         ("jumps", "jump", "jumping"),
@@ -63,6 +67,7 @@ ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("hops", "hop", "hopping"),
         ("leaps", "leap", "leaping"),
         ("jumps for joy", "jump for joy", "jumping for joy"),
+        ("jumps into the air", "jump into the air", "jumping into the air"),
     ),
     "spin": (
         ("spins", "spin", "spinning"),
@@ -70,13 +75,16 @@ ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("twirls", "twirl", "twirling"),
         ("turns round and round", "turn round and round", "turning round and round"),
         ("turns around", "turn around", "turning around"),
+        ("turns in circles", "turn in circles", "turning in circles"),
     ),
     "wave": (
         ("waves", "wave", "waving"),
         ("waves hello", "wave hello", "waving hello"),
         ("waves a hand", "wave their hands", "waving a hand"),
         ("waves goodbye", "wave goodbye", "waving goodbye"),
+        ("waves at us", "wave at us", "waving at us"),
         ("greets us", "greet us", "greeting us"),
+        ("says hello", "say hello", "saying hello"),
     ),
     "stand": (
         ("stands still", "stand still", "standing still"),
@@ -84,18 +92,22 @@ ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("waits", "wait", "waiting"),
         ("does not move", "do not move", "not moving"),
         ("stands", "stand", "standing"),
+        ("just stands there", "just stand there", "just standing there"),
+        ("does nothing", "do nothing", "doing nothing"),
     ),
     "meet": (
         ("meet", "meet", "meeting"),
         ("walk towards each other", "walk towards each other", "walking towards each other"),
         ("come together", "come together", "coming together"),
         ("meet each other", "meet each other", "meeting each other"),
+        ("meet again", "meet again", "meeting again"),
     ),
 }
 EVENT_WORDS = {
-    "wind": ("the wind blows.", "a gust of wind.", "suddenly the wind blows.", "it is windy."),
-    "bell": ("a bell rings.", "the bell rings.", "a bell is heard.", "then the bell rings."),
+    "wind": ("the wind blows", "a gust of wind", "suddenly the wind blows", "it is windy", "a wind comes up"),
+    "bell": ("a bell rings", "the bell rings", "a bell is heard", "suddenly a bell rings"),
 }
+EVENT_TEMPLATES = ("{event}. {shot}.", "{shot} and {event}.", "{shot} {event}.")
 
 GLOBAL = (
     "A story about {cast}, {place}.",
@@ -119,9 +131,22 @@ WITH_CAMERA = (
     "{of} of {who} {doing}.",
     "{of} of {who}, {doing}.",
     "{of} of {who} as {they} {does}.",
+    "{camera}, we see {who} {bare}.",
 )
-WITHOUT_CAMERA = ("{who} {does}.", "now {who} {does}.", "{who} {is_} {doing}.", "cut to {who} {doing}.")
-STANDING = ("{of} of {who}.", "{camera}: {who}.")  # who does nothing may go without a word about it
+WITHOUT_CAMERA = (
+    "{who} {does}.",
+    "now {who} {does}.",
+    "then {who} {does}.",
+    "{who} {is_} {doing}.",
+    "{who} {doing}.",
+    "cut to {who} {doing}.",
+    "cut to: {who}, {doing}.",
+    "back to {who}, {doing}.",
+    "we see {who} {bare}.",
+)
+CLOSE = ("zoom in on {who} {doing}.",)
+PAN = ("the camera pans while {who} {does}.", "the camera pans as {who} {does}.")
+STANDING = ("{of} of {who}.", "{camera}: {who}.", "{who}, {camera}.")  # who does nothing may go without a word about it
 
 MAX_WORDS = 64  # tokens a caption may have, global part included
 
@@ -146,16 +171,19 @@ def _describe(take: Take, rng: np.random.Generator, cast: tuple[Character, ...] 
     """`cast` is what a short name may refer to; `away` names the place for certain."""
     several = len(take.cast) == 2
     template = _choose(rng, WITH_CAMERA if rng.random() < 0.85 else WITHOUT_CAMERA)
+    if take.camera in ("close", "pan") and rng.random() < 0.15:
+        template = _choose(rng, CLOSE if take.camera == "close" else PAN)
     if take.action == "stand" and rng.random() < 0.3:
         template = _choose(rng, STANDING)
     if away or rng.random() < 0.25:
         if rng.random() < 0.3:
             template = "{place}, " + template
         else:  # after the action, or the name where nothing is said of one
-            template = re.sub(r"(\{does\}|\{doing\}|\{who\}(?=\.$))", r"\1 {place}", template, count=1)
+            spot = r"\{(does|doing|bare)\}" if re.search("{(does|doing|bare)}", template) else r"\{who\}"
+            template = re.sub(spot, r"\g<0> {place}", template, count=1)
     singular, plural, doing = ACTION_WORDS[take.action][int(rng.integers(len(ACTION_WORDS[take.action])))]
     if several and cast is not None and len(cast) == 2 and rng.random() < 0.3:
-        who = _choose(rng, ("they", "the two", "both"))
+        who = _choose(rng, ("they", "the two", "both", "both of them", "the two friends", "they both"))
     else:
         who = _listed([name(one, rng, cast) for one in take.cast])
     text = _say(
@@ -163,6 +191,7 @@ def _describe(take: Take, rng: np.random.Generator, cast: tuple[Character, ...] 
         who=who,
         does=plural if several else singular,
         doing=doing,
+        bare=plural,
         is_="are" if several else "is",
         they="they" if several else "it",
         camera=_phrase(rng, take.camera),
@@ -170,7 +199,10 @@ def _describe(take: Take, rng: np.random.Generator, cast: tuple[Character, ...] 
         place=_phrase(rng, take.place.setting),
     )
     if take.event != "none":
-        text += " " + _say(_choose(rng, EVENT_WORDS[take.event]))
+        before, meanwhile, after = EVENT_TEMPLATES
+        pattern = _choose(rng, (before, meanwhile, after, after))
+        told = text[:-1] if pattern != after else text
+        text = _say(pattern, shot=told, event=_choose(rng, EVENT_WORDS[take.event]))
     return text
 
 
@@ -200,8 +232,8 @@ def vocabulary() -> list[str]:
         phrase for options in (*WORDS.values(), *CAMERA_OF.values(), *EVENT_WORDS.values()) for phrase in options
     ]
     phrases += [form for actions in ACTION_WORDS.values() for forms in actions for form in forms]
-    phrases += [re.sub(r"\{\w+\}", " ", t) for t in GLOBAL + WITH_CAMERA + WITHOUT_CAMERA + STANDING]
-    text = " ".join(phrases) + " a an the one they it the two both and is are shot : , ."
+    phrases += [re.sub(r"\{\w+\}", " ", t) for t in (*GLOBAL, *WITH_CAMERA, *WITHOUT_CAMERA, *CLOSE, *PAN, *STANDING)]
+    text = " ".join(phrases) + " a an the one they it the two friends both of them and is are shot : , . !"
     return sorted(set(words(text)))
 
 

@@ -327,7 +327,7 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     if len(take.cast) == 2:
         return [(MIDDLE - 0.32 + zero, lift, zero), (MIDDLE + 0.32 + zero, lift, zero)]
     if take.action in ("walk_left", "walk_right"):
-        along = (WALK * seconds - REACH) / zoom
+        along = (WALK * seconds - (0.3 if take.camera == "pan" else REACH)) / zoom
         return [(take.x + (along if take.action == "walk_right" else -along), bounce, zero)]
     turn = 2 * np.pi * (time / 32 + take.beat) if take.action == "spin" else zero
     return [(take.x + zero, lift, turn)]

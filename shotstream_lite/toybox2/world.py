@@ -150,12 +150,11 @@ def _draw_take(rng: np.random.Generator, cast: tuple[Character, ...], place: Pla
         camera, action = _pick(rng, ("wide", "medium")), _pick(rng, ("meet", "meet", "jump", "wave", "stand"))
     else:
         camera, action = _pick(rng, CAMERAS), _pick(rng, ACTIONS[:-1])
-    event = "none"
-    if rng.random() < 0.2:
-        if rng.random() < 0.5 and place.flag == "down" and camera == "wide":
-            event = "bell"
-        elif cast[0].hat != "none" and action != "spin":
-            event = "wind"
+    event, chance = "none", rng.random()
+    if camera == "wide" and place.flag == "down":
+        event = "bell" if chance < 0.25 else "none"
+    elif cast[0].hat != "none" and action != "spin" and chance < 0.15:
+        event = "wind"
     return Take(cast, place, camera, action, event, float(rng.uniform(0.6, 1.0)), float(rng.random()))
 
 
