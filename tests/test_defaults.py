@@ -12,8 +12,8 @@ from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.cache import attention_shares
 from shotstream_lite.codec import Codec
 from shotstream_lite.session import StorySession
-from shotstream_lite.toybox.dataset import next_shot_batch, still_batch
 from shotstream_lite.toybox.probe import blemish
+from shotstream_lite.training.batches import next_shot_batch, still_batch
 from shotstream_lite.training.causal_init import at_levels
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.transformer import causal_mask

@@ -9,6 +9,7 @@ import torch
 from shotstream_lite.history import select
 from shotstream_lite.toybox import captions, dataset, language, probe, world
 from shotstream_lite.toybox.renderer import RGB, TINT, render
+from shotstream_lite.training.batches import next_shot_batch
 
 STORIES = [dataset.story_of(seed) for seed in range(60)]
 
@@ -121,7 +122,7 @@ def test_key_frames_hold_whatever_the_memory_asks_for():
 
 def test_next_shots_carry_their_own_captions_and_memory():
     films = _random_films(stories=3)
-    batch = dataset.next_shot_batch(films, 40, torch.Generator().manual_seed(0), drop_context=0.2)
+    batch = next_shot_batch(films, 40, torch.Generator().manual_seed(0), drop_context=0.2)
     assert batch.target.shape == (40, 4, 9, 2, 3) and batch.context.shape == (40, 4, 6, 2, 3)
     for row in range(40):
         ids, reads = batch.shot_ids[row], batch.caption_ids[row]
@@ -141,7 +142,7 @@ def test_next_shots_carry_their_own_captions_and_memory():
 def test_a_next_shot_may_be_a_single_frame():
     films = _random_films(stories=3)
     stills = films.stills.flatten(0, 2)
-    batch = dataset.next_shot_batch(films, 20, torch.Generator().manual_seed(0), still=True)
+    batch = next_shot_batch(films, 20, torch.Generator().manual_seed(0), still=True)
     assert batch.target.shape == (20, 4, 1, 2, 3) and batch.shot_ids.shape == batch.caption_ids.shape == (20, 7)
     for target, context in zip(batch.target, batch.context, strict=True):
         assert (stills == target[:, 0]).flatten(1).all(1).sum() == 1

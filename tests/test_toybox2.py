@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from shotstream_lite.codec import latent_frames
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.toybox2 import renderer
 from shotstream_lite.toybox2.captions import (
     MAX_WORDS,
@@ -16,11 +18,13 @@ from shotstream_lite.toybox2.captions import (
     vocabulary,
     words,
 )
-from shotstream_lite.toybox2.dataset import LENGTHS, key_frames, lengths_of, story_of
+from shotstream_lite.toybox2.dataset import LENGTHS, ToyFilms, key_frames, lengths_of, story_of
 from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, truth
 from shotstream_lite.toybox2.renderer import paint, render, shapes_of
 from shotstream_lite.toybox2.sentences import SENTENCES
 from shotstream_lite.toybox2.world import HATS, LONGEST_ABSENCE, draw_story
+from shotstream_lite.training.batches import drawn_length, next_shot_batch
+from shotstream_lite.training.draws import Draws
 
 
 def takes(stories: int, shots: int = 12):
@@ -151,3 +155,40 @@ def test_the_probe_reads_every_frame(frames):
     read = Probe().read(torch.zeros(frames, 128, 224, 3, dtype=torch.uint8))
     assert read["hat"].shape == (frames, 5)
     assert read["camera"].shape == (max(1, (frames - 1) // 4 - 7), 4)
+
+
+def random_films(stories: int) -> ToyFilms:
+    """Latents without a meaning, in the lengths the stories have."""
+    noise = torch.Generator().manual_seed(0)
+    films = ToyFilms(list(range(stories)), [], [])
+    for seed in films.seeds:
+        latents = [latent_frames(n) for n in lengths_of(seed)]
+        films.clips.append([torch.randn(4, n, 2, 3, generator=noise) for n in latents])
+        films.stills.append([torch.randn(len(key_frames(n)), 4, 2, 3, generator=noise) for n in lengths_of(seed)])
+    return films
+
+
+@pytest.mark.parametrize("latents", [3, 12, 21, None])
+def test_a_batch_of_one_length_is_made_of_beginnings_of_shots(latents):
+    films = random_films(4)
+    batch = next_shot_batch(films, 30, torch.Generator().manual_seed(0), drop_context=0.0, latents=latents)
+    frames = latents or 9
+    assert batch.target.shape == (30, 4, frames, 2, 3) and batch.shot_ids.shape == (30, 6 + frames)
+    whole = [clip for story in films.clips for clip in story]
+    stills = torch.cat([stills for story in films.stills for stills in story])
+    for target, context in zip(batch.target, batch.context, strict=True):
+        assert any(len(clip[0]) >= frames and torch.equal(clip[:, :frames], target) for clip in whole)
+        for frame in context.unbind(1):
+            assert not frame.any() or (stills == frame).flatten(1).all(1).any()
+
+
+def test_no_shot_is_long_enough():
+    with pytest.raises(CheckpointError, match="22 latents .85 frames.: choose smaller --lengths"):
+        next_shot_batch(random_films(2), 1, torch.Generator().manual_seed(0), latents=22)
+
+
+def test_a_step_of_training_has_one_length_for_all_its_samples():
+    drawn = {drawn_length(part, (3, 9, 12, 21)) for step in range(40) for part in Draws(0, step, range(4)).split(2)}
+    assert drawn == {3, 9, 12, 21} and drawn_length(Draws(0, 0, [0]), ()) is None
+    for step in range(5):
+        assert len({drawn_length(part, (3, 9, 12, 21)) for part in Draws(0, step, range(4)).split(2)}) == 1

@@ -16,8 +16,8 @@ from shotstream_lite.flow import SigmaTable
 from shotstream_lite.presets import StreamSettings, load_codec
 from shotstream_lite.reel import Reel
 from shotstream_lite.rollout import begin_shot, sample_joint
-from shotstream_lite.toybox.dataset import next_shot_batch
 from shotstream_lite.training import base, codec, decoder, ode_pairs, probe, recipe
+from shotstream_lite.training.batches import next_shot_batch
 from shotstream_lite.training.captions import drop_captions
 from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws

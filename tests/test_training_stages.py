@@ -17,10 +17,11 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings, load_codec, load_transformer
 from shotstream_lite.reel import Reel
 from shotstream_lite.rollout import begin_shot, rollout
-from shotstream_lite.toybox.dataset import KEY_FRAMES, key_frames, next_shot_batch
+from shotstream_lite.toybox.dataset import KEY_FRAMES, key_frames
 from shotstream_lite.toybox.probe import Probe, save_probe
 from shotstream_lite.training import ode_pairs, recipe, tables
 from shotstream_lite.training.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.batches import next_shot_batch
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.inter_shot import InterShotConfig, Telling, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot

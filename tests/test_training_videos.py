@@ -16,8 +16,9 @@ from shotstream_lite.codec import Codec
 from shotstream_lite.convert import CheckpointError
 from shotstream_lite.film import FilmError, FilmWriter
 from shotstream_lite.story import StoryError
-from shotstream_lite.toybox.dataset import key_frames, next_shot_batch
+from shotstream_lite.toybox.dataset import key_frames
 from shotstream_lite.training.base import BaseConfig, train_base
+from shotstream_lite.training.batches import next_shot_batch
 from shotstream_lite.training.codec import build_codec
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.videos import (

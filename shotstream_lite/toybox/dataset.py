@@ -1,8 +1,8 @@
 """Films of the miniature world for training: a dataset is a range of seeds and not a download."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,9 +79,13 @@ class LatentFilms:
         """Pixel frames of a shot."""
         return pixel_frames(self.clips.shape[3])
 
-    def shots(self, story: int) -> int:
-        """How many shots a story has."""
-        return self.clips.shape[1]
+    def lengths(self, story: int) -> list[int]:
+        """Pixel frames of each shot of a story."""
+        return [self.frames] * self.clips.shape[1]
+
+    def keys(self, story: int, shot: int) -> tuple[int, ...]:
+        """The frames of a shot that are encoded alone."""
+        return self.key_frames
 
     def clip(self, story: int, shot: int) -> torch.Tensor:
         """The latents [channels, frames, height, width] of a shot."""
@@ -96,11 +100,11 @@ class LatentFilms:
 
     def captions(self, story: int, words: np.random.Generator) -> list[str]:
         """A caption a shot, in freshly drawn words."""
-        return captions_of(story_of(int(self.seeds[story]), self.shots(story)), words)
+        return captions_of(story_of(int(self.seeds[story]), self.clips.shape[1]), words)
 
     def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
         """What describes a shot without its story."""
-        toy = story_of(int(self.seeds[story]), self.shots(story))
+        toy = story_of(int(self.seeds[story]), self.clips.shape[1])
         return scene_caption(toy, toy.takes[shot], words)
 
     def example(self, shots: int) -> Story:
@@ -108,142 +112,6 @@ class LatentFilms:
         story, words = story_of(HELD_OUT_SEED - 1, shots), np.random.default_rng(0)
         told = [Shot(shot_caption(story, take, words)) for take in story.takes]
         return Story(global_caption(story, words), tuple(told), seed=0)
-
-
-@dataclass(frozen=True)
-class NextShotBatch:
-    """What a stage learns a next shot from.
-
-    Shape:
-        target: [batch, channels, 9, 8, 12]; context: [batch, channels, budget, 8, 12], each frame encoded alone
-        shot_ids, caption_ids: [batch, budget + 9] over [context | target]; caption_ids index a sample's own `captions`
-        captions: for each sample the captions its frames read, padded with empty ones to the same number
-    """
-
-    target: torch.Tensor
-    context: torch.Tensor
-    shot_ids: torch.Tensor
-    caption_ids: torch.Tensor
-    captions: list[list[str]]
-
-    def to(self, device: torch.device) -> "NextShotBatch":
-        """The same with its tensors elsewhere."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return NextShotBatch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in moved.items()})
-
-    def split(self, parts: int) -> "list[NextShotBatch]":
-        """The same samples in so many equal groups."""
-        columns = [getattr(self, f.name) for f in fields(self)]
-        size = len(self.captions) // parts
-        return [NextShotBatch(*(c[k * size : (k + 1) * size] for c in columns)) for k in range(parts)]
-
-
-Source = torch.Generator | Sequence[torch.Generator]
-"""What a batch is drawn from: one generator for all samples, or one for each."""
-
-
-def next_shot_batch(
-    films: LatentFilms,
-    size: int,
-    generator: Source,
-    budget: int = 6,
-    drop_context: float = 0.1,
-    policy: str = "dynamic",
-    target_caption: bool = False,
-    still: bool = False,
-) -> NextShotBatch:
-    """Draws shots at random places of random stories with the memory each would have had.
-
-    A first shot, and one in ten of the others, remembers nothing: zero latents of shot 0, the target being shot 1, one
-    caption. (The released trainer gives such a target the second caption of its story; here it reads its own.)
-
-    Args:
-        films: `LatentFilms`, or recorded ones of the same methods (see `training.videos`).
-        target_caption: context frames read the target's caption and not their own (paper Table 3).
-        still: the target is a single frame of the shot, encoded alone.
-    """
-    samples = []
-    for source in each_of(generator, size):
-        row, shot, words = _draw_shot(films, source)
-        dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
-        picked = [] if dropped else select([films.frames] * shot, budget, policy)
-        stills = [films.still(row, s, f) for s, f in picked]
-        target = _a_still(films, row, shot, source) if still else films.clip(row, shot)
-        memory = remember(films.captions(row, words), shot, picked, stills, target[:, :1], target.shape[1], budget)
-        samples.append((target, *(as_target_reads(*memory) if target_caption else memory)))
-    return collate(samples)
-
-
-Memory = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]
-"""Of one sample: context [channels, budget, h, w], shot ids and caption ids over [context | shot], captions."""
-
-
-def remember(
-    captions: Sequence[str],
-    shot: int,
-    picked: Sequence[tuple[int, int]],
-    stills: Sequence[torch.Tensor],
-    blank: torch.Tensor,
-    frames: int,
-    budget: int,
-) -> Memory:
-    """What shot number `shot` of a story is told: the stills at (shot, frame) `picked`, or nothing if none are.
-
-    Shape:
-        stills: [channels, h, w] each; blank: any [channels, 1, h, w]; frames: latents of the shot
-    """
-    if not picked:
-        ids = torch.tensor([0] * budget + [1] * frames, device="cpu")
-        return blank.new_zeros(blank.shape).repeat(1, budget, 1, 1), ids, torch.zeros_like(ids), [captions[shot]]
-    ids = [s for s, _ in picked] + [shot] * frames
-    used = sorted(set(ids))
-    reads = torch.tensor([used.index(i) for i in ids], device="cpu")
-    return torch.stack(list(stills), dim=1), torch.tensor(ids, device="cpu"), reads, [captions[i] for i in used]
-
-
-def as_target_reads(context: torch.Tensor, ids: torch.Tensor, reads: torch.Tensor, captions: list[str]) -> Memory:
-    """The same memory with one caption for all frames, the target's."""
-    return context, ids, torch.zeros_like(reads), captions[-1:]
-
-
-def collate(samples: Sequence[tuple]) -> NextShotBatch:
-    """Samples (target, *memory) as one batch; captions are filled up with empty ones that nobody reads."""
-    longest = max(len(captions) for *_, captions in samples)
-    tensors = [torch.stack(column) for column in list(zip(*samples, strict=True))[:4]]
-    return NextShotBatch(*tensors, [captions + [""] * (longest - len(captions)) for *_, captions in samples])
-
-
-def each_of(generator: Source, size: int) -> Sequence[torch.Generator]:
-    """A generator for each of `size` samples."""
-    return [generator] * size if isinstance(generator, torch.Generator) else generator
-
-
-def still_batch(films: LatentFilms, size: int, generator: Source) -> tuple[torch.Tensor, list[list[str]]]:
-    """Draws single frames: targets [size, channels, 1, 8, 12] and a caption each.
-
-    Half of the captions describe the shot alone, from which words are learnt soonest; half are the story's (global
-    caption, shot caption), where the words about others have to be told apart.
-    """
-    stills, captions = [], []
-    for source in each_of(generator, size):
-        row, shot, words = _draw_shot(films, source)
-        stills.append(_a_still(films, row, shot, source))
-        alone = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < 0.5
-        captions.append([films.scene(row, shot, words) if alone else films.captions(row, words)[shot]])
-    return torch.stack(stills), captions
-
-
-def _draw_shot(films: LatentFilms, generator: torch.Generator) -> tuple[int, int, np.random.Generator]:
-    """A story, one of its shots, and a source of words for captions."""
-    row = int(torch.randint(len(films), (1,), generator=generator, device="cpu"))
-    shot = int(torch.randint(films.shots(row), (1,), generator=generator, device="cpu"))
-    return row, shot, np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator, device="cpu")))
-
-
-def _a_still(films: LatentFilms, row: int, shot: int, generator: torch.Generator) -> torch.Tensor:
-    """One of a shot's key frames, [channels, 1, height, width]."""
-    key = int(torch.randint(len(films.key_frames), (1,), generator=generator, device="cpu"))
-    return films.still(row, shot, films.key_frames[key]).unsqueeze(1)
 
 
 def key_frames(frames: int, budgets: Iterable[int], policies: Iterable[str] = tuple(POLICIES)) -> tuple[int, ...]:

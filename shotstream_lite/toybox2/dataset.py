@@ -69,13 +69,17 @@ class ToyFilms:
         """Pixel frames of each shot of a story."""
         return lengths_of(self.seeds[story], len(self.clips[story]))
 
+    def keys(self, story: int, shot: int) -> list[int]:
+        """The frames of a shot that are encoded alone."""
+        return _keys(self.lengths(story)[shot], self.budgets)
+
     def clip(self, story: int, shot: int) -> Tensor:
         """The latents [channels, frames, h, w] of a shot."""
         return self.clips[story][shot].float()
 
     def still(self, story: int, shot: int, frame: int) -> Tensor:
         """The latent [channels, h, w] of one frame encoded alone. Raises CheckpointError for another frame."""
-        keys = _keys(self.lengths(story)[shot], self.budgets)
+        keys = self.keys(story, shot)
         if frame not in keys:
             how = "encode the films with this --budget first"
             raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {how}")

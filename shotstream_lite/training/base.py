@@ -11,8 +11,8 @@ import torch
 
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable
-from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch, still_batch
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
+from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch, still_batch
 from shotstream_lite.training.captions import FrozenText, drop_captions, embed
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
@@ -33,6 +33,7 @@ class BaseConfig(StageConfig):
     shift: float = 3.0  # of the noise schedule; small pictures need less than Wan's 8
     drop_caption: float = 0.1
     text_tokens: int = 64  # length of a caption's embedding
+    lengths: tuple[int, ...] = ()  # latents of a shot, as in `NextShot`
     text: bool = True  # the text encoder learns along; not once other stages read what it writes
 
 
@@ -50,7 +51,7 @@ def build_transformer(channels: int = 12) -> ShotStreamTransformer:
     )
 
 
-def train_base(config: BaseConfig, films: LatentFilms) -> None:
+def train_base(config: BaseConfig, films: Films) -> None:
     """Trains the transformer with its text encoder; leaves both, and the tokenizer, in `config.out`."""
     run = Run("base", config)
     torch.manual_seed(config.seed)
@@ -70,7 +71,8 @@ def train_base(config: BaseConfig, films: LatentFilms) -> None:
         if images:
             target, texts = still_batch(films, len(draws), draws.each)
         else:
-            batch = next_shot_batch(films, len(draws), draws.each, drop_context=1.0)
+            latents = drawn_length(draws, config.lengths)
+            batch = next_shot_batch(films, len(draws), draws.each, drop_context=1.0, latents=latents)
             target, texts = batch.target, batch.captions
         target = target.to(run.device)
         captions = embed(text_encoder, tokenizer, texts, config.text_tokens)

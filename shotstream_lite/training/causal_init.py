@@ -14,8 +14,8 @@ from torch import Tensor
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, next_shot_batch
 from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.batches import Films, NextShotBatch, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -131,7 +131,7 @@ class CausalInitConfig(StudentConfig):
     seed: int = 2
 
 
-def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
+def train_causal_init(config: CausalInitConfig, films: Films) -> None:
     """Turns the teacher in `config.out` into a causal student that is right in outline and blurred in detail.
 
     The paper regresses the ends of the teacher's ODE paths (`--trajectories teacher`, after `shotstream train
@@ -152,7 +152,8 @@ def train_causal_init(config: CausalInitConfig, films: LatentFilms) -> None:
         if pairs:
             batch, trajectory = pairs.draw(draws)
         else:
-            batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+            latents = drawn_length(draws, config.lengths)
+            batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
             noise = draws.normal(*batch.target.shape[1:])
             trajectory = torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
         return batch, trajectory, draws.index(len(sigmas), trajectory.shape[3])

@@ -78,8 +78,8 @@ def films_of(config: RunConfig) -> LatentFilms | RecordedFilms:
     if made and codec and made["codec"] != encoder_fingerprint(load_codec(codec)):
         raise CheckpointError(f"{folder}: was encoded by another codec than {codec / 'vae'}: encode the films again")
     if isinstance(config, NextShot):
-        asked = set(key_frames(films.frames, [config.budget], [config.policy]))
-        if not asked <= set(films.key_frames):
+        asked = set(key_frames(films.lengths(0)[0], [config.budget], [config.policy]))
+        if not asked <= set(films.keys(0, 0)):
             how = f"run `shotstream train films --budgets {config.budget}` in another --out"
             raise CheckpointError(f"--budget {config.budget}: {folder} was encoded for other budgets: {how}")
     return films

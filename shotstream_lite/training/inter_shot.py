@@ -22,8 +22,8 @@ from shotstream_lite.codec import Codec, to_frames, to_pixels
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.toybox.dataset import LatentFilms, Memory, NextShotBatch, as_target_reads, collate, remember
 from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.batches import Films, Memory, NextShotBatch, as_target_reads, collate, remember, shortest
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.intra_shot import Distillation, DistillationConfig
 from shotstream_lite.training.loop import Run
@@ -61,9 +61,9 @@ class Telling:
         films: only their captions and their numbers of shots are used.
     """
 
-    def __init__(self, run: Run, config: InterShotConfig, films: LatentFilms, codec: Codec) -> None:
+    def __init__(self, run: Run, config: InterShotConfig, films: Films, codec: Codec) -> None:
         self.run, self.config, self.films, self.codec = run, config, films, codec
-        self.usable = [row for row in range(len(films)) if films.shots(row) >= config.shots]
+        self.usable = [row for row in range(len(films)) if len(films.lengths(row)) >= config.shots]
         if not self.usable:
             raise CheckpointError(f"films: no story has {config.shots} shots: choose a smaller --shots")
         self.latents: list[Tensor] = []  # [B, C, F, h, w] of each shot told
@@ -95,8 +95,10 @@ class Telling:
         captions = self.films.captions(story, words)[: self.config.shots]
         lengths = [pixels.shape[1] for pixels in self.pixels]
         picked = [] if forgets else select(lengths, self.config.budget, self.config.policy)
-        stills, blank = self._stills(row, picked), self.films.clip(0, 0)
-        memory = remember(captions, shot, picked, stills, blank[:, :1], blank.shape[1], self.config.budget)
+        lengths = self.config.lengths or (shortest(self.films),)
+        drawn = torch.randint(len(lengths), (), generator=seeded(self.config.seed, round_, 0, 0, shot), device="cpu")
+        stills, blank = self._stills(row, picked), self.films.clip(0, 0)[:, :1]
+        memory = remember(captions, shot, picked, stills, blank, lengths[drawn], self.config.budget)
         return as_target_reads(*memory) if self.config.captions == "target" else memory
 
     def _stills(self, row: int, picked: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -123,7 +125,7 @@ class Telling:
             self.add(state[str(index)][mine].to(self.run.device))
 
 
-def train_inter_shot(config: InterShotConfig, films: LatentFilms) -> None:
+def train_inter_shot(config: InterShotConfig, films: Films) -> None:
     """Distils on whole stories with LoRA; leaves the student with its LoRA merged in `config.out`/inter-shot."""
     run = Run("inter-shot", config)
     torch.manual_seed(config.seed)  # of the LoRA's beginnings

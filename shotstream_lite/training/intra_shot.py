@@ -16,8 +16,8 @@ from shotstream_lite.flow import SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.rollout import Noise, begin_shot, rollout
 from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, next_shot_batch
 from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.batches import Films, NextShotBatch, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -269,7 +269,7 @@ class Distillation:
         return {"student": self.student, "fake": self.fake, "optimizer": self.optimizer, "critic": self.critic}
 
 
-def train_intra_shot(config: IntraShotConfig, films: LatentFilms) -> None:
+def train_intra_shot(config: IntraShotConfig, films: Films) -> None:
     """Distils the teacher in `config.out` into the causal-init student on its own rollouts over true history."""
     run = Run("intra-shot", config)
     student = run.trained(LearntCut.of(config, begin(config, "intra-shot", "causal-init")), shard=config.shard)
@@ -278,7 +278,8 @@ def train_intra_shot(config: IntraShotConfig, films: LatentFilms) -> None:
 
     def train_step(step: int) -> dict[str, float]:
         draws = run.draws(step)
-        batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+        latents = drawn_length(draws, config.lengths)
+        batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
         return distillation.update(step, batch, draws)[1]
 
     run.steps(

@@ -16,7 +16,7 @@ from shotstream_lite.memory import GIB, LiveBytes
 from shotstream_lite.pipeline import chunk_sizes
 from shotstream_lite.presets import build_text_encoder, cast
 from shotstream_lite.rollout import begin_shot
-from shotstream_lite.toybox.dataset import LatentFilms
+from shotstream_lite.training.batches import Films, shortest
 from shotstream_lite.training.causal_init import CausalInitConfig, causal_init_loss
 from shotstream_lite.training.inter_shot import InterShotConfig
 from shotstream_lite.training.intra_shot import DistillationConfig, fake_score_loss, generator_loss, self_forcing
@@ -48,7 +48,7 @@ class TrainingNeed:
         return f"{stage} needs about {self.total / GIB:.1f} GiB on each process ({sizes})"
 
 
-def count_training(config: NextShotConfig, films: LatentFilms, processes: int | None = None) -> TrainingNeed:
+def count_training(config: NextShotConfig, films: Films, processes: int | None = None) -> TrainingNeed:
     """What teacher or student take while they are trained.
 
     Not counted: kernels' workspaces, and the codec where a stage decodes. Raises CheckpointError if a part is missing.
@@ -138,7 +138,7 @@ def _updates(config: NextShotConfig) -> list:
     return [_causal_init] if isinstance(config, CausalInitConfig) else [_student, _critic]
 
 
-def _teacher(model: _Model, config: TeacherConfig, films: LatentFilms, samples: int) -> int:
+def _teacher(model: _Model, config: TeacherConfig, films: Films, samples: int) -> int:
     told = _told(model, config, films, samples)
     with _counted() as bytes_:
         loss = teacher_loss(model.transformer, *told.shots(2), told.rows, told.captions, told.ids, **told.options)
@@ -146,7 +146,7 @@ def _teacher(model: _Model, config: TeacherConfig, films: LatentFilms, samples: 
         return bytes_.peak
 
 
-def _causal_init(model: _Model, config: CausalInitConfig, films: LatentFilms, samples: int) -> int:
+def _causal_init(model: _Model, config: CausalInitConfig, films: Films, samples: int) -> int:
     told, sigmas = _told(model, config, films, samples), few_step((*config.student_steps, 0), config.shift)
     levels = torch.zeros(samples, told.frames, dtype=torch.long)
     with _counted() as bytes_:
@@ -156,7 +156,7 @@ def _causal_init(model: _Model, config: CausalInitConfig, films: LatentFilms, sa
         return bytes_.peak
 
 
-def _student(model: _Model, config: DistillationConfig, films: LatentFilms, samples: int) -> int:
+def _student(model: _Model, config: DistillationConfig, films: Films, samples: int) -> int:
     told = _told(model, config, films, samples)
     with _counted() as bytes_:
         shots, (noise,) = _rolled(model, config, told), told.shots(1)
@@ -165,7 +165,7 @@ def _student(model: _Model, config: DistillationConfig, films: LatentFilms, samp
         return bytes_.peak
 
 
-def _critic(model: _Model, config: DistillationConfig, films: LatentFilms, samples: int) -> int:
+def _critic(model: _Model, config: DistillationConfig, films: Films, samples: int) -> int:
     told = _told(model, config, films, samples)
     with _counted() as bytes_:
         with torch.no_grad():
@@ -194,8 +194,9 @@ def _rolled(model: _Model, config: DistillationConfig, told: "_Told") -> Tensor:
 class _Told:
     """A batch without content, of the films' size."""
 
-    def __init__(self, config: NextShotConfig, films: LatentFilms, samples: int, text_dim: int) -> None:
-        channels, self.frames, *size = films.clip(0, 0).shape
+    def __init__(self, config: NextShotConfig, films: Films, samples: int, text_dim: int) -> None:
+        channels, _, *size = films.clip(0, 0).shape
+        self.frames = max(config.lengths, default=shortest(films))
         self.shape = (samples, channels, self.frames, *size)
         self.context = torch.empty(samples, channels, config.budget, *size, device="meta")
         self.captions = torch.empty(samples, 2, config.text_tokens, text_dim, device="meta")
@@ -207,5 +208,5 @@ class _Told:
         return [torch.empty(self.shape, device="meta") for _ in range(number)]
 
 
-def _told(model: _Model, config: NextShotConfig, films: LatentFilms, samples: int) -> _Told:
+def _told(model: _Model, config: NextShotConfig, films: Films, samples: int) -> _Told:
     return _Told(config, films, samples, model.transformer.config.text_dim)

@@ -16,7 +16,7 @@ from shotstream_lite.errors import CheckpointError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.rollout import joint_states
-from shotstream_lite.toybox.dataset import LatentFilms, NextShotBatch, collate, next_shot_batch
+from shotstream_lite.training.batches import Films, NextShotBatch, collate, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -58,7 +58,7 @@ def state_indices(student_steps: tuple[int, ...], sampling_steps: int) -> list[i
     return [int(index) for index in indices]
 
 
-def generate(config: OdePairsConfig, films: LatentFilms) -> None:
+def generate(config: OdePairsConfig, films: Films) -> None:
     """Fills `config.out`/ode-pairs; what is there already of the same teacher, texts, films and settings is kept."""
     run = Run("ode-pairs", config)
     states = state_indices(config.student_steps, config.sampling_steps)
@@ -142,7 +142,7 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f"pair-{number:06d}.safetensors"
 
 
-def _key(config: OdePairsConfig, films: LatentFilms, made: dict[str, str]) -> str:
+def _key(config: OdePairsConfig, films: Films, made: dict[str, str]) -> str:
     """Of everything that pairs depend on but how many there are and how many are made at once."""
     apart = {f.name for f in fields(RunConfig)} - {"seed"} | {"pairs", "batch"}
     settings = {name: value for name, value in asdict(config).items() if name not in apart}

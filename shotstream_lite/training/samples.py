@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from shotstream_lite.bidirectional import TeacherPipeline
+from shotstream_lite.codec import pixel_frames
 from shotstream_lite.film import write_strip
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.session import StorySession
 from shotstream_lite.text import CaptionEncoder
-from shotstream_lite.toybox.dataset import LatentFilms
 from shotstream_lite.training import sharding
+from shotstream_lite.training.batches import Films, usual
 from shotstream_lite.training.captions import FrozenText
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.stage import NextShotConfig, StudentConfig
@@ -22,15 +23,14 @@ SAMPLED_SHOTS = 3
 SAMPLING_STEPS = 20  # of bidirectional models; a glance needs no 50
 
 
-def stream_settings(config: NextShotConfig, films: LatentFilms) -> StreamSettings:
-    """How a model that was trained so streams, at the size of its films."""
-    factor = 8  # pixels to a latent, in both codecs
+def stream_settings(config: NextShotConfig, films: Films, factor: int) -> StreamSettings:
+    """How a model that was trained so streams, at the size of its films; `factor` pixels to a latent."""
     height, width = films.clip(0, 0).shape[-2:]
     student = {"chunk": config.chunk, "steps": config.student_steps} if isinstance(config, StudentConfig) else {}
     return StreamSettings(
         height=factor * height,
         width=factor * width,
-        shot_frames=films.frames,
+        shot_frames=pixel_frames(usual(films)),
         budget=config.budget,
         policy=config.policy,
         phase=config.phase,
@@ -54,13 +54,13 @@ class Strips:
         model: nn.Module,
         text: FrozenText,
         config: NextShotConfig,
-        films: LatentFilms,
+        films: Films,
     ) -> None:
         self.run, self.kind, self.model, self.text = run, kind, model, text
-        self.settings = stream_settings(config, films)
         self.story = films.example(SAMPLED_SHOTS)
-        wanted = 0 < run.config.sample_every <= run.config.steps
-        self.codec = codec_of(run.config) if wanted else None  # complains now and not when the time has come
+        if 0 < run.config.sample_every <= run.config.steps:
+            self.codec = codec_of(run.config)  # complains now and not when the time has come
+            self.settings = stream_settings(config, films, self.codec.spatial_factor)
 
     def __call__(self, path: Path) -> None:
         state = sharding.gathered(self.model.state_dict(), self.run.main)

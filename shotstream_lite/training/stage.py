@@ -32,7 +32,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("phase", "guidance", "memory_guidance"), (-math.inf, math.inf)),
     **dict.fromkeys(("height", "width"), (16, 8192)),
     **dict.fromkeys(("budget", "budgets"), (0, 64)),
-    "chunk": (1, 240),
+    **dict.fromkeys(("chunk", "lengths"), (1, 240)),
     "frames": (1, 961),
     "seed": (0, 2**63 - 1),
     "student_steps": (1, TIMESTEPS),
@@ -52,7 +52,7 @@ def check_settings(config: Any) -> None:
             if getattr(f.type, "__origin__", None) is Literal and value not in get_args(f.type):
                 raise StoryError(f"{option} is {value!r}: choose one of {', '.join(get_args(f.type))}")
             continue
-        if several and not value:
+        if several and not value and f.name != "lengths":
             raise StoryError(f"{option} names nothing: write at least one number behind it")
         for number in value if several else [value]:
             allowed = int if kind is int else int | float
@@ -128,6 +128,7 @@ class NextShot:
     shift: float = 3.0  # of the noise schedule; small pictures need less than Wan's 8
     drop_context: float = 0.1  # such a shot is told like a first one (supplement)
     text_tokens: int = 64  # length of a caption's embedding
+    lengths: tuple[int, ...] = ()  # latents of a shot, one of these for each step; by default that of the shortest
 
     @property
     def memory(self) -> dict:

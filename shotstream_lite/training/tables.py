@@ -134,8 +134,8 @@ def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
 def storyteller(row: Row, chain: list[NextShotConfig]) -> ShotStreamPipeline:
     """The pipeline of a trained row."""
     last, device = chain[-1], processes().device
-    settings = stream_settings(last, films_of(last)).changed(dict(row.settings))
     (text_encoder, tokenizer), codec = text_of(last), codec_of(last)
+    settings = stream_settings(last, films_of(last), codec.spatial_factor).changed(dict(row.settings))
     codec.vae.to(device)
     text = CaptionEncoder(text_encoder.to(device), tokenizer, last.text_tokens, truncate=True)
     transformer = earlier(last, row.stages[-1]).to(device)

@@ -9,8 +9,8 @@ from torch import Tensor
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable, add_noise
 from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.toybox.dataset import LatentFilms, next_shot_batch
 from shotstream_lite.training.baselines import ChannelConcat
+from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText, drop_captions, embed
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -70,7 +70,7 @@ class TeacherConfig(NextShotConfig):
     seed: int = 1
 
 
-def train_teacher(config: TeacherConfig, films: LatentFilms) -> None:
+def train_teacher(config: TeacherConfig, films: Films) -> None:
     """Turns the base model in `config.out` into the next-shot teacher."""
     run = Run("teacher", config)
     transformer = begin(config, "teacher", "base")
@@ -86,7 +86,9 @@ def train_teacher(config: TeacherConfig, films: LatentFilms) -> None:
     table = SigmaTable(config.shift, bell=config.bell)
 
     def loss_on(draws: Draws, still: bool = False) -> Tensor:
-        batch = next_shot_batch(films, len(draws), draws.each, still=still, **config.memory).to(run.device)
+        latents = drawn_length(draws, config.lengths)
+        batch = next_shot_batch(films, len(draws), draws.each, still=still, latents=latents, **config.memory)
+        batch = batch.to(run.device)
         captions = embed(text_encoder, tokenizer, batch.captions, config.text_tokens)
         return teacher_loss(
             transformer,

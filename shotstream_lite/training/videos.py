@@ -199,7 +199,7 @@ def _places(videos: Sequence[Video]) -> list[str]:
 
 @dataclass(frozen=True)
 class RecordedFilms:
-    """Encoded videos, with the methods of `dataset.LatentFilms`; stories may differ in their number of shots."""
+    """Encoded videos, as `batches.Films`; stories may differ in their number of shots."""
 
     stories: list[dict[str, Tensor]]
     lines: list[list[str]]
@@ -218,9 +218,13 @@ class RecordedFilms:
         """Pixel frames of a shot."""
         return pixel_frames(self.clip(0, 0).shape[1])
 
-    def shots(self, story: int) -> int:
-        """How many shots a story has."""
-        return len(self.lines[story])
+    def lengths(self, story: int) -> list[int]:
+        """Pixel frames of each shot of a story."""
+        return [self.frames] * len(self.lines[story])
+
+    def keys(self, story: int, shot: int) -> tuple[int, ...]:
+        """The frames of a shot that are encoded alone."""
+        return self.key_frames
 
     def clip(self, story: int, shot: int) -> Tensor:
         """The latents [channels, frames, height, width] of a shot."""

@@ -1,0 +1,208 @@
+"""Batches of next shots, drawn from films: the miniature world's or real ones (paper sec. 4.1 and supplement)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from statistics import median_low
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shotstream_lite.codec import latent_frames, pixel_frames
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.history import select
+from shotstream_lite.story import Story
+from shotstream_lite.training.draws import Draws
+
+
+class Films(Protocol):
+    """Encoded stories, as `train films` leaves them. Shots may be of several lengths."""
+
+    @property
+    def channels(self) -> int:
+        """Latent channels."""
+
+    def __len__(self) -> int:
+        """How many stories there are."""
+
+    def lengths(self, story: int) -> Sequence[int]:
+        """Pixel frames of each shot of a story."""
+
+    def clip(self, story: int, shot: int) -> Tensor:
+        """The latents [channels, frames, h, w] of a shot."""
+
+    def keys(self, story: int, shot: int) -> Sequence[int]:
+        """The frames of a shot that are encoded alone."""
+
+    def still(self, story: int, shot: int, frame: int) -> Tensor:
+        """The latent [channels, h, w] of one of them. Raises CheckpointError for another frame."""
+
+    def captions(self, story: int, words: np.random.Generator) -> list[str]:
+        """A caption for each shot as the model reads it, in freshly drawn words if there are any."""
+
+    def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
+        """A caption that describes a shot without its story."""
+
+    def example(self, shots: int) -> Story:
+        """A written story to look at what a model makes of it."""
+
+
+@dataclass(frozen=True)
+class NextShotBatch:
+    """What a stage learns a next shot from.
+
+    Shape:
+        target: [batch, channels, frames, h, w]; context: [batch, channels, budget, h, w], each frame encoded alone
+        shot_ids, caption_ids: [batch, budget + frames] over [context | target]; caption_ids index its `captions`
+        captions: for each sample the captions its frames read, padded with empty ones to the same number
+    """
+
+    target: Tensor
+    context: Tensor
+    shot_ids: Tensor
+    caption_ids: Tensor
+    captions: list[list[str]]
+
+    def to(self, device: torch.device) -> "NextShotBatch":
+        """The same with its tensors elsewhere."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return NextShotBatch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+    def split(self, parts: int) -> "list[NextShotBatch]":
+        """The same samples in so many equal groups."""
+        columns = [getattr(self, f.name) for f in fields(self)]
+        size = len(self.captions) // parts
+        return [NextShotBatch(*(c[k * size : (k + 1) * size] for c in columns)) for k in range(parts)]
+
+
+Source = torch.Generator | Sequence[torch.Generator]
+"""What a batch is drawn from: one generator for all samples, or one for each."""
+
+
+def next_shot_batch(
+    films: Films,
+    size: int,
+    generator: Source,
+    budget: int = 6,
+    drop_context: float = 0.1,
+    policy: str = "dynamic",
+    target_caption: bool = False,
+    still: bool = False,
+    latents: int | None = None,
+) -> NextShotBatch:
+    """Draws shots at random places of random stories with the memory each would have had.
+
+    A first shot, and one in ten of the others, remembers nothing: zero latents of shot 0, the target being shot 1, one
+    caption. (The released trainer gives such a target the second caption of its story; here it reads its own.)
+
+    Args:
+        target_caption: context frames read the target's caption and not their own (paper Table 3).
+        still: the target is a single frame of the shot, encoded alone.
+        latents: of the targets, the beginnings of shots that are at least so long; by default of the shortest shots.
+
+    Raises CheckpointError if no shot is long enough.
+    """
+    latents = 1 if still else latents or shortest(films)
+    samples = []
+    for source in each_of(generator, size):
+        row, shot, words = _draw_shot(films, source, latents)
+        dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
+        picked = [] if dropped else select(films.lengths(row)[:shot], budget, policy)
+        stills = [films.still(row, s, f) for s, f in picked]
+        target = _a_still(films, row, shot, source) if still else films.clip(row, shot)[:, :latents]
+        memory = remember(films.captions(row, words), shot, picked, stills, target[:, :1], target.shape[1], budget)
+        samples.append((target, *(as_target_reads(*memory) if target_caption else memory)))
+    return collate(samples)
+
+
+Memory = tuple[Tensor, Tensor, Tensor, list[str]]
+"""Of one sample: context [channels, budget, h, w], shot ids and caption ids over [context | shot], captions."""
+
+
+def remember(
+    captions: Sequence[str],
+    shot: int,
+    picked: Sequence[tuple[int, int]],
+    stills: Sequence[Tensor],
+    blank: Tensor,
+    frames: int,
+    budget: int,
+) -> Memory:
+    """What shot number `shot` of a story is told: the stills at (shot, frame) `picked`, or nothing if none are.
+
+    Shape:
+        stills: [channels, h, w] each; blank: any [channels, 1, h, w]; frames: latents of the shot
+    """
+    if not picked:
+        ids = torch.tensor([0] * budget + [1] * frames, device="cpu")
+        return blank.new_zeros(blank.shape).repeat(1, budget, 1, 1), ids, torch.zeros_like(ids), [captions[shot]]
+    ids = [s for s, _ in picked] + [shot] * frames
+    used = sorted(set(ids))
+    reads = torch.tensor([used.index(i) for i in ids], device="cpu")
+    return torch.stack(list(stills), dim=1), torch.tensor(ids, device="cpu"), reads, [captions[i] for i in used]
+
+
+def as_target_reads(context: Tensor, ids: Tensor, reads: Tensor, captions: list[str]) -> Memory:
+    """The same memory with one caption for all frames, the target's."""
+    return context, ids, torch.zeros_like(reads), captions[-1:]
+
+
+def collate(samples: Sequence[tuple]) -> NextShotBatch:
+    """Samples (target, *memory) as one batch; captions are filled up with empty ones that nobody reads."""
+    longest = max(len(captions) for *_, captions in samples)
+    tensors = [torch.stack(column) for column in list(zip(*samples, strict=True))[:4]]
+    return NextShotBatch(*tensors, [captions + [""] * (longest - len(captions)) for *_, captions in samples])
+
+
+def each_of(generator: Source, size: int) -> Sequence[torch.Generator]:
+    """A generator for each of `size` samples."""
+    return [generator] * size if isinstance(generator, torch.Generator) else generator
+
+
+def still_batch(films: Films, size: int, generator: Source) -> tuple[Tensor, list[list[str]]]:
+    """Draws single frames: targets [size, channels, 1, h, w] and a caption each.
+
+    Half of the captions describe the shot alone, from which words are learnt soonest; half are the story's (global
+    caption, shot caption), where the words about others have to be told apart.
+    """
+    stills, captions = [], []
+    for source in each_of(generator, size):
+        row, shot, words = _draw_shot(films, source, 1)
+        stills.append(_a_still(films, row, shot, source))
+        alone = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < 0.5
+        captions.append([films.scene(row, shot, words) if alone else films.captions(row, words)[shot]])
+    return torch.stack(stills), captions
+
+
+def drawn_length(draws: Draws, lengths: Sequence[int]) -> int | None:
+    """Latents of the shots of a step, one of `lengths`, the same for all samples and processes; None if none are."""
+    return lengths[draws.shared_index(len(lengths))] if lengths else None
+
+
+def shortest(films: Films) -> int:
+    """Latents of the shortest shot."""
+    return latent_frames(min(min(films.lengths(row)) for row in range(len(films))))
+
+
+def usual(films: Films) -> int:
+    """Latents of a shot of middle length."""
+    return latent_frames(median_low(n for row in range(min(100, len(films))) for n in films.lengths(row)))
+
+
+def _draw_shot(films: Films, generator: torch.Generator, latents: int) -> tuple[int, int, np.random.Generator]:
+    """A story, one of its shots that are long enough, and a source of words for captions."""
+    enough = pixel_frames(latents)
+    for _ in range(1000):
+        row = int(torch.randint(len(films), (1,), generator=generator, device="cpu"))
+        shots = [shot for shot, frames in enumerate(films.lengths(row)) if frames >= enough]
+        if shots:
+            shot = shots[int(torch.randint(len(shots), (1,), generator=generator, device="cpu"))]
+            return row, shot, np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator, device="cpu")))
+    raise CheckpointError(f"films: hardly any shot has {latents} latents ({enough} frames): choose smaller --lengths")
+
+
+def _a_still(films: Films, row: int, shot: int, generator: torch.Generator) -> Tensor:
+    """One of a shot's key frames, [channels, 1, height, width]."""
+    keys = films.keys(row, shot)
+    return films.still(row, shot, keys[int(torch.randint(len(keys), (1,), generator=generator, device="cpu"))])[:, None]
