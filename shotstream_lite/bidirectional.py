@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shotstream_lite.fit import Plan
 from shotstream_lite.flow import euler_sigmas
-from shotstream_lite.pipeline import WHOLE_SHOTS, After, Before, ShotStreamPipeline
+from shotstream_lite.pipeline import WHOLE_SHOTS, After, Again, Before, ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage
 from shotstream_lite.rollout import sample_joint
@@ -35,6 +35,7 @@ class TeacherPipeline(ShotStreamPipeline):
         settings: StreamSettings,
         before: Before | None = None,
         after: After | None = None,
+        again: Again | None = None,
     ) -> Iterator[Tensor]:
         """The whole shot in one piece, [1, channels, length, h, w]; it reads its first caption, and nobody looks on."""
         context = self.context(past, settings)

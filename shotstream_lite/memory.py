@@ -106,11 +106,14 @@ def count_decoding(
     frames = min(settings.chunk, latent_frames(settings.shot_frames))
     with torch.inference_mode(), LiveBytes() as bytes_:
         decoder = StreamDecoder(codec.vae)
-        for part in (1, frames):  # the first latent, then those that look back at it
+        for part in (1, frames, frames):  # the first latent, then those that look back at all they can
+            mark = decoder.mark() if tiles == 1 else None  # a take can go back by a chunk; tiles' marks wait elsewhere
             pixels = decoder.decode(torch.empty(1, codec.channels, part, tall, wide, device="meta", dtype=dtype))
             to_frames(pixels[0].transpose(0, 1))
         del pixels
-        return bytes_.live, bytes_.take_peak()
+        live, peak = bytes_.live, bytes_.take_peak()
+        del mark
+        return live, peak
 
 
 def outlines(

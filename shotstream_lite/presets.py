@@ -117,9 +117,9 @@ def model_folder(name: str | Path, weights: str = "student") -> Path:
 
     Raises CheckpointError when files are missing; it names them all and where to put them.
     """
-    folder = find_folder(name)
+    folder, weights = find_folder(name), _known_weights(weights)
     if release := read_release(folder):
-        release.require(_known_weights(weights))
+        release.require(weights)
     return folder
 
 

@@ -126,5 +126,11 @@ def test_a_story_is_told_with_it(pipeline, monkeypatch):
     quick = list(pipeline.shot(["the red ball jumps"], seed=0))
     assert [piece.shape for piece in quick] == [piece.shape for piece in exact]
     assert not np.array_equal(np.concatenate(quick), np.concatenate(exact))
+    stream, latents = pipeline.codec.stream(), torch.randn(1, pipeline.codec.channels, 3, 4, 6)
+    stream.decode(latents)
+    mark = stream.mark()
+    once = stream.decode(latents)
+    stream.back(mark)  # a chunk that is made anew
+    assert torch.equal(stream.decode(latents), once)
     wide = TinyDecoder(4, WIDTHS, patch=2)
     assert wide.decode_chunk(torch.zeros(1, 4, 2, 3, 4))[0].shape == (1, 3, 5, 48, 64)
