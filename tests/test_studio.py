@@ -285,6 +285,14 @@ def test_shots_are_inserted_moved_and_taken_out_of_the_queue(page):
     page.idle()
     assert page.stale == [False, False, True] and page.chosen[1]["caption"] == LINES[1]
     page.session.shoot(STORY, LINES[0], 13)
+    page.until(lambda: page.story["making"] is not None, asking=False)
+    page.session.shoot(STORY, LINES[1], 5)
+    page.session.shoot(STORY, LINES[2], 5, before=5)  # made before the one that remembers it
+    page.idle()
+    assert [card["caption"] for card in page.chosen[3:]] == [LINES[0], LINES[2], LINES[1]] and not any(page.stale[3:])
+    for number in (6, 5, 4):
+        page.act("remove", number=number)
+    page.session.shoot(STORY, LINES[0], 13)
     page.session.shoot(STORY, LINES[1], 5)
     page.until(lambda: len(page.story["queue"]) == 1, asking=False)
     page.act("unqueue", take=page.story["queue"][0])
@@ -808,6 +816,9 @@ def test_the_page_opens_behind_any_proxy_and_serves_nothing_else(opened, monkeyp
         assert (told["height"], told["longest"], told["stories"]) == (32, 13, ["sea_side"])
         assert fetched(f"{url}api/poll", {"token": "?"})[0] == 410
         token = json.loads(fetched(f"{url}api/begin", {})[1])["token"]
+        for page in "ab":  # a duplicated tab: the latest has the story, the other is told so
+            assert fetched(f"{url}api/poll", {"token": token, "after": None, "page": page})[0] == 200
+        assert fetched(f"{url}api/poll", {"token": token, "after": 1, "page": "a"})[0] == 409
         said = {"token": token, "n": 1, "do": "load", "prepared": "sea_side"}
         assert json.loads(fetched(f"{url}api/act", said)[1]) == {}
         kinds = {

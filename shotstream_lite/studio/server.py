@@ -286,8 +286,10 @@ def application(
             return JSONResponse(gone, 410)
         number = message.get("after")
         if type(number) is not int:
-            number = 0
+            number, session.page = 0, message.get("page")
             session.greet()
+        elif session.page != message.get("page"):
+            return JSONResponse({"error": "this story is open in another tab"}, 409)
         found = await session.outbox.wait(number, HOLD)
         sessions.of(session.token)
         told = [dict(one, seq=seq) for seq, one in found]

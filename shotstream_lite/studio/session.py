@@ -95,6 +95,7 @@ class Session:
         self.token = secrets.token_urlsafe(24)
         self.outbox = Outbox()
         self.heard = monotonic()  # when the page last asked for something
+        self.page: Any = None  # which page it is, of those that know the token
         self.answered: tuple[int, dict[str, Any]] = (0, {})  # number of the latest request, and its answer
         self.project = Project()
         self.requests = threading.Lock()  # a page's requests are served one after the other
@@ -483,9 +484,9 @@ class Session:
         with self._lock:
             if not self._may_work():
                 return False
-            take = self._queue.popleft()
-            if take.told:
-                return self._may_work()
+            take = next((one for one in self._queue if all(before.told for before in self._past(one))), self._queue[0])
+            self._queue.remove(take)
+            past = take.past
             self._cutting = self._dropping = False
             making = session = None
             try:
@@ -501,6 +502,8 @@ class Session:
             self._failed(take, error)
         with self._lock:
             self._making = None
+            if not take.told:
+                take.past = past  # it is settled anew when it is begun again
             then = self._then.pop(take, None)
             if take.told and then:
                 then(take)
@@ -512,8 +515,7 @@ class Session:
         number, place = found or (self.project.current, 0)
         version = self.project.versions[number]
         take.aside = found is None or (version.strips[place].take is not take and not take.fresh)
-        if take.past is None:
-            take.past = version.before(place)
+        take.past = self._past(take)
         if not all(one.told for one in take.past):
             raise StoryError("a shot before it could not be made: take it out, or make it again")
         shot = take.shot
@@ -528,6 +530,12 @@ class Session:
         making.measuring = True
         take.shot = making.shot
         return making, session
+
+    def _past(self, take: Take) -> tuple[Take, ...]:
+        """What a take will remember."""
+        if take.past is None and (found := self.project.find(take)) is not None:
+            return self.project.versions[found[0]].before(found[1])
+        return take.past or ()
 
     def _make(self, take: Take, making: Making, session: StorySession, hurried: Callable[[], bool]) -> None:
         take.looks, take.context = [], self._remembered(take, making.settings)

@@ -6,6 +6,7 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let token = sessionStorage.getItem("shotstream token");
 let count = Date.now(); // larger than any number used before a reload
+const page = Math.random().toString(36).slice(2); // a tab that was duplicated knows the same session
 let turn = Promise.resolve();
 let polling = false;
 export let online = true;
@@ -101,7 +102,11 @@ async function listen() {
   polling = true;
   let after = null;
   while (token) {
-    const answer = await send("poll", { token, after });
+    const answer = await send("poll", { token, after, page });
+    if (answer.status === 409) {
+      tell("elsewhere");
+      break;
+    }
     if (answer.status === 410) {
       gone();
       break;

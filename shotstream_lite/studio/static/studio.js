@@ -214,6 +214,8 @@ on("gone", () => {
   notice({ text: "Your session had ended.", action: ["Tell my story again", again] });
 });
 
+on("elsewhere", () => notice({ text: "This story is open in another tab.", action: ["Go on here", rejoin] }));
+
 on("story", (message) => {
   story = message;
   const version = message.versions[message.current];
