@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite import classroom
+from shotstream_lite.course import classroom
+from shotstream_lite.course.plane import cloud_clean, two_bumps
 from shotstream_lite.fit import Fit, Plan
 from shotstream_lite.history import select
 from shotstream_lite.memory import Need
-from shotstream_lite.plane import cloud_clean, two_bumps
 from shotstream_lite.released import MODELS
 from shotstream_lite.story_files import load_story
 from shotstream_lite.toybox.captions import vocabulary, words

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite.classroom import running_story, variants
-from shotstream_lite.evaluation.measures import consistency
-from shotstream_lite.exercises import (
+from shotstream_lite.course.classroom import running_story, variants
+from shotstream_lite.course.exercises import (
     concatenation,
     dmd,
     drift,
@@ -26,10 +25,11 @@ from shotstream_lite.exercises import (
     rope,
     telling,
 )
-from shotstream_lite.exercises.verdict import NotYet, ask, checker
+from shotstream_lite.course.exercises.verdict import NotYet, ask, checker
+from shotstream_lite.course.plane import cloud_clean
+from shotstream_lite.evaluation.measures import consistency
 from shotstream_lite.flow import add_noise, shift_sigmas, to_clean
 from shotstream_lite.history import counts, select
-from shotstream_lite.plane import cloud_clean
 from shotstream_lite.rollout import rollout
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox.renderer import render

@@ -8,8 +8,8 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from shotstream_lite import plots
-from shotstream_lite.classroom import Watched
+from shotstream_lite.course import plots
+from shotstream_lite.course.classroom import Watched
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import Context
 from shotstream_lite.presets import StreamSettings

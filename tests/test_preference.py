@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from shotstream_lite.preference import NEITHER, BlindStudy, Pair, Study, read_votes, shares
+from shotstream_lite.course.study import NEITHER, BlindStudy, Pair, Study, read_votes, shares
 
 QUESTIONS = ("Which follows the text?", "Which looks better?")
 

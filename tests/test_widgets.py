@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from shotstream_lite import plots, widgets
+from shotstream_lite.course import plots, widgets
 from shotstream_lite.film import read_film
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from shotstream_lite.exercises.verdict import NotYet, ask, ask_for, checker
+from shotstream_lite.course.exercises.verdict import NotYet, ask, ask_for, checker
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.toybox.captions import vocabulary, words
 from shotstream_lite.toybox.world import COLOURS, SHAPES

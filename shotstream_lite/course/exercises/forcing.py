@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
 
 
 @checker

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from shotstream_lite.exercises.verdict import NotYet, checker, expect_number, number
+from shotstream_lite.course.exercises.verdict import NotYet, checker, expect_number, number
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import Character, Place, Take, ToyStory
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
 
 PIECES = (1, 8, 12, 12)  # frames a piece of a shot of three chunks
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
 from shotstream_lite.flow import few_step
 from shotstream_lite.rollout import begin_shot, denoise_chunk
 from shotstream_lite.transformer import ShotStreamTransformer

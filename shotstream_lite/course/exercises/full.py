@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from itertools import combinations
 
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
 
 
 @checker

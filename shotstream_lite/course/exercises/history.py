@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from shotstream_lite.classroom import drawn_film, forgotten, returning_story, running_story
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker
+from shotstream_lite.course.classroom import drawn_film, forgotten, returning_story, running_story
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker
 from shotstream_lite.history import counts, select
 
 

@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from shotstream_lite.course.plots.sheet import COLOURS, Sheet, drawn, subplots
 from shotstream_lite.film import film_strip
-from shotstream_lite.plots.sheet import COLOURS, Sheet, drawn, subplots
 
 
 @drawn

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker
 from shotstream_lite.transformer import with_context
 
 Flow = Callable[[Tensor, Tensor], Tensor]

@@ -7,8 +7,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from shotstream_lite.course.plots.sheet import COLOURS, HATCHES, MARKS, SHOT_TINTS, Sheet, drawn, legend_above, subplots
 from shotstream_lite.evaluation.statistics import interval
-from shotstream_lite.plots.sheet import COLOURS, HATCHES, MARKS, SHOT_TINTS, Sheet, drawn, legend_above, subplots
 
 
 @drawn

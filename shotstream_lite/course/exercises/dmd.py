@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker
-from shotstream_lite.plane import two_bumps
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker
+from shotstream_lite.course.plane import two_bumps
 
 STEPS, POINTS = 400, 300
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from shotstream_lite.exercises.verdict import NotYet, checker, expect_number, number
+from shotstream_lite.course.exercises.verdict import NotYet, checker, expect_number, number
 from shotstream_lite.rope import SHOT_PHASE
 
 SHOTS = 100

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
 from shotstream_lite.history import select
 
 SHOTS, BUDGET, LENGTH = 20, 6, 33

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shotstream_lite.classroom import running_story, variants
-from shotstream_lite.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.classroom import running_story, variants
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import ToyStory
 

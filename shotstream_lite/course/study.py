@@ -16,8 +16,8 @@ import ipywidgets
 import numpy as np
 from PIL import Image
 
+from shotstream_lite.course.widgets import Pictured, film_url
 from shotstream_lite.film import film_strip
-from shotstream_lite.widgets import Pictured, film_url
 
 SIDES = ("left", "right")
 NEITHER = "no difference"
