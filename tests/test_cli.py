@@ -194,6 +194,8 @@ def test_a_story_this_model_cannot_tell(folder, model_folder, capsys, story, fie
         (["--preset", "gone/model"], "gone", "name a preset"),
         (["--weights", "studnet"], "weights is 'studnet'", "choose one of student"),
         (["--weights", "teacher"], "teacher", "fetch the model folder again"),
+        (["--remember", "hat.png"], "--remember hat.png: says no caption", "write PICTURE=CAPTION"),
+        (["--remember", "gone.png=A ball."], "--remember: gone.png", "check the name"),
         (["-o", "film.avi"], "film.avi", "rename the film"),
         (["-o", "gone/film.mp4"], "gone", "make it first"),
         (["-o", "a_folder.mp4"], "a_folder.mp4: is a folder", "name a file in it"),
