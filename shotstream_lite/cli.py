@@ -11,7 +11,6 @@ from shotstream_lite.commands.benchmark import Benchmark
 from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, in_one_line, stopped_by_signals
 from shotstream_lite.commands.convert import Convert
 from shotstream_lite.commands.evaluate import Evaluate
-from shotstream_lite.commands.parity import Parity
 from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
 from shotstream_lite.commands.train import Train
@@ -22,7 +21,6 @@ COMMANDS = {
     "studio": Studio,
     "evaluate": Evaluate,
     "benchmark": Benchmark,
-    "parity": Parity,
     "train": Train,
     "convert": Convert,
 }
@@ -30,7 +28,7 @@ ABOUT = "Streaming multi-shot video generation."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns 0, 1 for a failed comparison, 2 for bad input, 130 if it was stopped."""
+    """Runs a command; returns 0, 2 for bad input, 130 if it was stopped."""
     # Read when torch comes: threads that spin while they wait crawl as soon as anything else wants their core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -34,10 +34,6 @@ class OutOfMemory(ShotStreamError):
     """A shot that did not fit beside what else uses the device; the story is as it was before it."""
 
 
-class ParityError(ShotStreamError):
-    """A folder of recorded numbers that cannot be checked."""
-
-
 def reason(error: BaseException) -> str:
     """Why something of others failed, in one line."""
     said = getattr(error, "strerror", None) or str(error)  # PyAV's errors have one too

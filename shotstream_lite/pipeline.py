@@ -129,7 +129,7 @@ class ShotStreamPipeline:
         """Raises CheckpointError if the folder has no transformer by that name that streams; loads nothing."""
         if weights not in self.streaming_weights:
             known = ", ".join(self.streaming_weights) or "none but its own"
-            raise CheckpointError(f"weights is {weights!r}: this model has {known}")
+            raise CheckpointError(f"weights is {str(weights)[:40]!r}: this model has {known}")
 
     @property
     def device(self) -> torch.device:

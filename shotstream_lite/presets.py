@@ -221,7 +221,7 @@ def build_text_encoder(config: Mapping[str, Any]) -> UMT5EncoderModel:
 
 def _known_weights(weights: str) -> str:
     if weights not in WEIGHTS:
-        raise CheckpointError(f"weights is {weights!r}: choose one of {', '.join(WEIGHTS)}")
+        raise CheckpointError(f"weights is {str(weights)[:40]!r}: choose one of {', '.join(WEIGHTS)}")
     return weights
 
 

@@ -6,14 +6,15 @@ That says nothing about being right; it shows that `parity.run` reads every size
 import json
 from pathlib import Path
 
+import parity
 import pytest
 import torch
 from conftest import GOLDEN
+from parity.record import Case, Record, read
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shotstream_lite import configs, convert, history, parity
-from shotstream_lite.parity.record import Case, Record, read
+from shotstream_lite import configs, convert, history
 from shotstream_lite.transformer import ShotStreamTransformer
 
 CHANNELS, HEIGHT, WIDTH, LAYERS, FRAMES, CHUNK, BUDGET, SHOTS = 5, 6, 4, 3, 6, 2, 4, 4

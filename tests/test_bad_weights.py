@@ -6,16 +6,16 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
+import parity
 import pytest
 import torch
 from conftest import GOLDEN
 from released_folder import build_transformer, released_state
 from safetensors.torch import load_file, save_file
 
-from shotstream_lite import parity
 from shotstream_lite.cli import main
 from shotstream_lite.convert import convert_transformer
-from shotstream_lite.errors import ParityError, ShotStreamError
+from shotstream_lite.errors import ShotStreamError
 from shotstream_lite.fit import Plan, load_parts
 from shotstream_lite.presets import (
     PRESETS,
@@ -486,6 +486,6 @@ BAD_RECORDS = {
 def test_bad_records_are_named(tmp_path, damage):
     folder = Path(shutil.copytree(GOLDEN, tmp_path / "golden"))
     BAD_RECORDS[damage](folder)
-    with pytest.raises(ParityError) as caught:
+    with pytest.raises(parity.ParityError) as caught:
         parity.run(folder)
     assert "\n" not in str(caught.value) and ".json: " in str(caught.value) or ".safetensors: " in str(caught.value)

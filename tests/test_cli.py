@@ -432,29 +432,6 @@ def test_a_real_ctrl_c(folder, model_folder):
     assert not list(folder.glob("*.part"))
 
 
-def test_parity_passes(golden, capsys):
-    assert main(["parity", str(golden)]) == 0
-    assert "items met" in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_parity_fails(golden, tmp_path, capsys):
-    shutil.copytree(golden, tmp_path / "golden")
-    recorded = load_file(tmp_path / "golden" / "rope.safetensors")
-    name = next(name for name in recorded if name.startswith("out."))
-    save_file(recorded | {name: recorded[name] + 0.001}, tmp_path / "golden" / "rope.safetensors")
-    assert main(["parity", str(tmp_path / "golden")]) == 1
-    out = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("FAIL") for line in out) == 1 and "1 of" in out[-1]
-
-
-def test_parity_without_or_with_a_damaged_folder(golden, folder, capsys):
-    assert "gone" in complaint(folder, capsys, main(["parity", "gone"]))
-    shutil.copytree(golden, "golden")
-    weights = Path("golden/weights.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-10])
-    assert str(weights) in complaint(folder, capsys, main(["parity", "golden"]))
-
-
 def test_benchmark_prints_and_writes_the_figures(folder, model_folder, capsys):
     assert main(["benchmark", "--preset", str(model_folder), "--shots", "3", "--json", "figures.json"]) == 0
     figures = json.loads(Path("figures.json").read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
+from parity.record import read
 from safetensors.torch import load_file
 
 from shotstream_lite.configs import from_wan
@@ -13,7 +14,6 @@ from shotstream_lite.convert import (
     load_checkpoint,
     read_checkpoint,
 )
-from shotstream_lite.parity.record import read
 
 
 @pytest.fixture

@@ -3,14 +3,16 @@
 import json
 import shutil
 
+import parity
 import pytest
 import torch
 from conftest import GOLDEN
+from parity.__main__ import main
+from parity.record import is_result
 from recorded_folder import record_folder
 from safetensors.torch import load_file, save_file
 
-from shotstream_lite import parity, rollout, transformer
-from shotstream_lite.parity.record import is_result
+from shotstream_lite import rollout, transformer
 from shotstream_lite.rope import rope_table
 from shotstream_lite.training import intra_shot
 from shotstream_lite.transformer import ShotStreamTransformer
@@ -221,3 +223,24 @@ def test_what_does_not_belong_together_is_named(copy):
     (copy / "config.json").write_text(json.dumps({**config, "dim": 24}))
     with pytest.raises(parity.ParityError, match="weights.safetensors: misshapen"):
         parity.run(copy)
+
+
+def test_the_command_passes_fails_and_names_a_damaged_folder(copy, capsys):
+    assert main([str(GOLDEN)]) == 0
+    assert "items met" in capsys.readouterr().out.splitlines()[-1]
+    recorded = load_file(copy / "rope.safetensors")
+    name = next(name for name in recorded if name.startswith("out."))
+    save_file(recorded | {name: recorded[name] + 0.001}, copy / "rope.safetensors")
+    assert main([str(copy)]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("FAIL") for line in out) == 1 and "1 of" in out[-1]
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    for arguments, words in (
+        ([str(copy)], str(weights)),
+        (["gone"], "gone"),
+        ([str(GOLDEN), "--device", "x"], "device"),
+    ):
+        assert main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and words in err

@@ -8,10 +8,11 @@ from torch import Tensor
 from shotstream_lite import dmd, rollout
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.flow import add_noise, few_step
-from shotstream_lite.parity.inference import chunk_lengths, recorded_noise
-from shotstream_lite.parity.record import Case, Record
 from shotstream_lite.training import causal_init, intra_shot, teacher
 from shotstream_lite.transformer import causal_mask, with_context
+
+from .inference import chunk_lengths, recorded_noise
+from .record import Case, Record
 
 
 def check_teacher_loss(case: Case, record: Record) -> None:
@@ -42,7 +43,7 @@ def check_ode_regression(case: Case, record: Record) -> None:
         record.captions(),
         record["in.shot_ids"],
     )
-    trajectory, drawn = record["in.trajectory"].transpose(2, 3), record["in.random_index_per_frame"]
+    trajectory, drawn = record["in.trajectory"].transpose(2, 3).to(case.device), record["in.random_index_per_frame"]
     chunk, past = case["num_frame_per_block"], context.shape[2]
     sigmas = few_step((*case["denoising_step_list"], 0), case.shift)
     levels = causal_init.chunk_levels(drawn, chunk)
@@ -54,7 +55,7 @@ def check_ode_regression(case: Case, record: Record) -> None:
     record.check("inputs", "out.frames_in_loss", timestep > 0)
     record.check_latents("inputs", "out.model_input", seen)
     with torch.no_grad():
-        flow = case.student.joint(seen, timestep, captions, shot_ids, mask=mask)
+        flow = case.student.joint(seen, timestep, captions, shot_ids, mask=mask.to(case.device))
         clean = causal_init.predict_clean(
             case.student,
             seen,

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from shotstream_lite import history, rollout
 from shotstream_lite.cache import ShotCache
-from shotstream_lite.errors import ParityError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas, few_step, to_clean
-from shotstream_lite.parity.record import AGAIN, Case, Record, read
 from shotstream_lite.rope import rope_frequencies, rope_table, rotate
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
+
+from .record import AGAIN, Case, ParityError, Record, read
 
 
 def check_rope(case: Case, record: Record) -> None:
@@ -100,7 +100,7 @@ def check_causal_mask(case: Case, record: Record) -> None:
 @torch.no_grad()
 def check_teacher(case: Case, record: Record) -> None:
     """The bidirectional model: a caption a frame, one caption, plain Wan, and dropped context."""
-    latents, timestep = record["in.latents_bcfhw"], record["in.timestep"]
+    latents, timestep = record["in.latents_bcfhw"].to(case.device), record["in.timestep"]
     captions, shot_ids = record.captions(), record["in.shot_ids"]
     dropped, dropped_ids = latents.clone(), record["in.context_dropped_shot_ids"]
     dropped[:, :, : case["max_context_frames"]] = 0
@@ -238,7 +238,7 @@ def recorded_noise(record: Record, chunks: list[int]) -> Callable[[tuple[int, ..
             names = [f"in.renoise.chunk{chunk}.step{step}" for step in steps]
             for name in (*names, f"in.clean_pass_noise.chunk{chunk}"):
                 if name in record.tensors:
-                    yield record[name].transpose(0, 1)[None]
+                    yield record[name].transpose(0, 1)[None].to(record.device)
 
     queue = draws()
     return lambda shape: next(queue)

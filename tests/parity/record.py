@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shotstream_lite import convert
 from shotstream_lite.configs import FINITE, follow, from_wan, many, number, whole
-from shotstream_lite.errors import CheckpointError, ParityError
+from shotstream_lite.errors import CheckpointError, ShotStreamError
 from shotstream_lite.files import read_json
 from shotstream_lite.flow import SigmaTable, few_step
 from shotstream_lite.transformer import ShotStreamTransformer, adopt
@@ -31,6 +31,10 @@ SETTINGS = {
 """What is read under ``_golden`` in config.json."""
 
 Distance = Callable[[Tensor, Tensor], float]
+
+
+class ParityError(ShotStreamError):
+    """A folder of recorded numbers that cannot be checked."""
 
 
 class Row(NamedTuple):
@@ -59,8 +63,8 @@ def read(folder: Path, name: str) -> Any:
 class Case:
     """A folder: its settings by name, the generator (which is also the real score) and the fake score."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.folder, self.device = folder, device
         config = read(folder, "config.json")
         try:
             self.architecture = from_wan(config)
@@ -87,7 +91,7 @@ class Case:
             convert.load_checkpoint(model, state)
         except CheckpointError as error:
             raise ParityError(f"{self.folder / name}: {error}: {AGAIN}") from None
-        return model
+        return model.to(self.device)
 
 
 def is_result(key: str) -> bool:
@@ -102,24 +106,28 @@ def squeezed(tensor: Tensor) -> list[int]:
 
 def relative_max(ours: Tensor, reference: Tensor) -> float:
     """max|difference| / max|reference| in float64; the plain difference where the reference is zero."""
-    ours, reference = ours.double(), reference.double()
+    ours, reference = ours.cpu().double(), reference.cpu().double()
     scale = reference.abs().max()
     return ((ours - reference).abs().max() / (scale if scale else 1)).item()
 
 
 def relative_norm(ours: Tensor, reference: Tensor) -> float:
     """||difference|| / ||reference|| in float64; the plain difference where the reference is zero."""
-    ours, reference = ours.double(), reference.double()
+    ours, reference = ours.cpu().double(), reference.cpu().double()
     scale = reference.norm()
     return ((ours - reference).norm() / (scale if scale else 1)).item()
 
 
 class Record:
-    """The recorded tensors of one file; `check` compares ours with one of them."""
+    """The recorded tensors of one file; `check` compares ours with one of them.
 
-    def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    Latents, noise and captions come on the device, numbers, tables and indices on the CPU, as the library has them.
+    """
+
+    def __init__(self, name: str, tensors: Mapping[str, Tensor], device: str = "cpu") -> None:
         self.name = name
         self.tensors = tensors
+        self.device = device
         self.checked: set[str] = set()
         self.items: dict[str, list[tuple[float, str]]] = {}
 
@@ -130,11 +138,11 @@ class Record:
 
     def latents(self, key: str) -> Tensor:
         """A recorded [B, F, C, H, W] tensor as [B, C, F, H, W]."""
-        return self[key].transpose(1, 2)
+        return self[key].transpose(1, 2).to(self.device)
 
     def captions(self, key: str = "in.prompt_embeds") -> Tensor:
         """Recorded [n, text_tokens, text_dim] embeddings as a batch of one."""
-        return self[key].unsqueeze(0)
+        return self[key].unsqueeze(0).to(self.device)
 
     def matching(self, pattern: str) -> list[tuple[str, re.Match]]:
         """The recorded names that fit `pattern` as a whole, each with its match."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from shotstream_lite.errors import ParityError, ShotStreamError, about, reason
-from shotstream_lite.parity import inference, training
-from shotstream_lite.parity.record import AGAIN, TOLERANCE, Case, Record, Row, is_result, read
+from shotstream_lite.errors import ShotStreamError, about, reason
+
+from . import inference, training
+from .record import AGAIN, TOLERANCE, Case, ParityError, Record, Row, is_result, read
 
 __all__ = ["TOLERANCE", "ParityError", "Row", "render", "run"]
 
@@ -35,13 +36,13 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def run(folder: Path | str) -> list[Row]:
-    """Check everything in a folder of recorded numbers: rows of (item, relative error, detail).
+def run(folder: Path | str, device: str = "cpu") -> list[Row]:
+    """Check everything in a folder of recorded numbers, on a device: rows of (item, relative error, detail).
 
     Raises ParityError naming a file or a tensor that is missing or damaged. A recorded result that no check
     knows is a row that fails.
     """
-    case = Case(Path(folder))
+    case = Case(Path(folder), device)
     checks = dict(families(case))
     rows = [row for name, check in checks.items() for row in check_file(case, name, check)]
     for path in sorted(case.folder.glob("*.safetensors")):
@@ -53,7 +54,7 @@ def run(folder: Path | str) -> list[Row]:
 def check_file(case: Case, name: str, check: Check) -> list[Row]:
     """The rows of one file."""
     with about(case.folder / name):
-        record = Record(name, flat(read(case.folder, name)))
+        record = Record(name, flat(read(case.folder, name)), case.device)
     try:
         check(case, record)
     except ShotStreamError:
