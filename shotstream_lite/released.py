@@ -76,7 +76,8 @@ class Release:
 
     def _check(self, weights: str) -> None:
         if weights not in (known := [*self.checkpoints, "base"]):
-            raise CheckpointError(f"weights is {str(weights)[:40]!r}, which is not released: choose one of {', '.join(known)}")
+            asked = str(weights)[:40]
+            raise CheckpointError(f"weights is {asked!r}, which is not released: choose one of {', '.join(known)}")
 
     def write(self, target: Path, weights: Sequence[str], stream: Path, lora: Path | None = None) -> None:
         """Writes a whole model folder, which this library and `diffusers.WanPipeline` read, or nothing.
