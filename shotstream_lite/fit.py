@@ -253,7 +253,7 @@ def arrange_transformer(transformer: ShotStreamTransformer, device: str, plan: P
     if plan.float8:
         keep_in_float8(transformer)
     if plan.linears_wait:
-        let_linears_wait(transformer, device)
+        offload_linears(transformer, device)
     use_backend(transformer, fast_backend(torch.device(device)))
     return transformer
 
@@ -267,7 +267,7 @@ def keep_in_float8(transformer: ShotStreamTransformer) -> None:
         apply_layerwise_casting(linear, FLOAT8, linear.weight.dtype)
 
 
-def let_linears_wait(transformer: ShotStreamTransformer, device: str) -> None:
+def offload_linears(transformer: ShotStreamTransformer, device: str) -> None:
     """Puts a transformer on `device` but for the linear layers of its blocks: see `come_one_by_one`."""
     linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
     waiting = {id(p) for linear in linears for p in linear.parameters()}

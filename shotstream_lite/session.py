@@ -13,7 +13,17 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage, Reel, read_picture, write_picture
-from shotstream_lite.story import Picture, Shot, Story, Turn, captions, check_caption, check_shot, every_line, is_whole
+from shotstream_lite.story import (
+    CaptionChange,
+    Picture,
+    Shot,
+    Story,
+    captions,
+    check_caption,
+    check_shot,
+    every_line,
+    is_whole,
+)
 from shotstream_lite.story_files import load_story, save_story
 from shotstream_lite.take import Take
 
@@ -100,7 +110,7 @@ class StorySession:
         caption: str,
         frames: int | None = None,
         seed: int | None = None,
-        turns: Sequence[Turn] = (),
+        turns: Sequence[CaptionChange] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> Take:
         """Tells one more shot.

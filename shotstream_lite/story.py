@@ -17,7 +17,7 @@ MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Turn:
+class CaptionChange:
     """A new caption in the middle of a shot, from pixel frame `frame` on: the first one of some chunk."""
 
     frame: int
@@ -35,7 +35,7 @@ class Shot:
     caption: str
     frames: int | None = None
     seed: int | None = None
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[CaptionChange, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def caption_at(self, frame: int) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from shotstream_lite.errors import StoryError, about, kind
 from shotstream_lite.files import parse_json, read_text, write_text
-from shotstream_lite.story import Picture, Shot, Story, Turn, is_whole
+from shotstream_lite.story import CaptionChange, Picture, Shot, Story, is_whole
 
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
@@ -121,12 +121,12 @@ def _pictures(data: Mapping[str, Any]) -> tuple[Picture, ...]:
         ) from None
 
 
-def _turns(value: Any, name: str) -> tuple[Turn, ...]:
+def _turns(value: Any, name: str) -> tuple[CaptionChange, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or any(not isinstance(v, dict) or set(v) != {"frame", "caption"} for v in value):
         raise StoryError(f'{name}: write a list such as [{{"frame": 9, "caption": "..."}}], or null')
-    return tuple(Turn(**turn) for turn in value)
+    return tuple(CaptionChange(**turn) for turn in value)
 
 
 def _unread(data: Mapping[str, Any], known: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from shotstream_lite.fit import giving_back
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Footage
-from shotstream_lite.story import Lines, Shot, Story, Turn, captions, check_caption, line_at
+from shotstream_lite.story import CaptionChange, Lines, Shot, Story, captions, check_caption, line_at
 
 
 class Take(Iterator[np.ndarray]):
@@ -193,7 +193,7 @@ class Take(Iterator[np.ndarray]):
                 self._raw.pop()
             self.frames_made = first
             self._planned, self._wanted = [], None
-            self._turned = [*(turn for turn in self._turned if turn.frame < first), Turn(first, caption)]
+            self._turned = [*(turn for turn in self._turned if turn.frame < first), CaptionChange(first, caption)]
         return self._lines(caption)[-1]
 
     def _before(self, cache: ShotCache, frame: int) -> str | None:
@@ -210,7 +210,7 @@ class Take(Iterator[np.ndarray]):
                 caption = due[-1].caption
             if caption is None:
                 return None
-            self._turned.append(Turn(frame, caption))
+            self._turned.append(CaptionChange(frame, caption))
         return self._lines(caption)[-1]
 
     def _after(self, cache: ShotCache) -> None:

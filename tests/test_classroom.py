@@ -123,7 +123,7 @@ def test_a_critic_of_the_data_agrees_with_the_teacher():
 
 
 def test_nobody_watches_a_test():
-    assert not classroom.watched()
+    assert not classroom.is_interactive()
 
 
 def test_without_a_gpu_or_without_weights_the_toybox_plays_and_it_is_said(monkeypatch, tmp_path):

@@ -8,10 +8,10 @@ from shotstream_lite.flow import SigmaTable, add_noise, few_step
 from shotstream_lite.rollout import begin_shot
 from shotstream_lite.training.intra_shot import (
     fake_score_loss,
-    forgetful_score,
     generator_loss,
     score,
     score_level,
+    score_without_history,
     self_forcing,
 )
 from shotstream_lite.training.teacher import teacher_loss
@@ -82,7 +82,7 @@ def test_memory_guidance_leads_away_from_a_first_shot(transformer, shots):
     first = torch.tensor([0] * remembered + [1] * shots.target.shape[2])
     blank = torch.cat((torch.zeros_like(shots.context), noisy[:, :, remembered:]), dim=2)
     alone = score(transformer, blank, level, shots.captions[told][:, None], first, torch.zeros_like(first))
-    close(forgetful_score(transformer, noisy, level, shots.captions, shots.shot_ids, None, remembered), alone)
+    close(score_without_history(transformer, noisy, level, shots.captions, shots.shot_ids, None, remembered), alone)
 
     def gradient(strength):
         generated = shots.target.clone().requires_grad_()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite.evaluation.films import Film, Teller, drawn, held_out_stories, told, training_stories, written
+from shotstream_lite.evaluation.films import Film, ModelSpec, drawn, held_out_stories, told, training_stories, written
 from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.reading import chance, measure, prompt_following
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
@@ -182,16 +182,16 @@ def test_films_are_told_and_drawn_shot_for_shot(pipeline):
 
 
 def test_a_teller_is_named_in_one_word():
-    assert Teller.parse("student", "toybox") == Teller("student", "toybox", "student")
+    assert ModelSpec.parse("student", "toybox") == ModelSpec("student", "toybox", "student")
     name = "C:\\runs:causal-init@policy=first,steps=[1000,500],budget=2"
     settings = {"policy": "first", "steps": [1000, 500], "budget": 2}
-    assert Teller.parse(name, "toybox") == Teller(name, "C:\\runs", "causal-init", settings)
+    assert ModelSpec.parse(name, "toybox") == ModelSpec(name, "C:\\runs", "causal-init", settings)
     with pytest.raises(StoryError, match="'budget' is no setting"):
-        Teller.parse("student@budget", "toybox")
+        ModelSpec.parse("student@budget", "toybox")
 
 
 def test_settings_of_a_teller_are_checked(model_folder):
-    assert Teller.parse("student@budget=2", model_folder).pipeline("cpu").settings.budget == 2
+    assert ModelSpec.parse("student@budget=2", model_folder).pipeline("cpu").settings.budget == 2
     for wrong in ("student@policy=best", "student@colour=red"):
         with pytest.raises(StoryError, match=wrong.replace("@", ".")):
-            Teller.parse(wrong, model_folder).pipeline("cpu")
+            ModelSpec.parse(wrong, model_folder).pipeline("cpu")

@@ -14,7 +14,7 @@ from shotstream_lite.evaluation import run as running
 from shotstream_lite.evaluation.films import Film
 from shotstream_lite.evaluation.pictures import contact_sheet, stills
 from shotstream_lite.evaluation.report import FRECHET, run
-from shotstream_lite.evaluation.run import Evaluation, tellers
+from shotstream_lite.evaluation.run import Evaluation, model_specs
 from shotstream_lite.evaluation.statistics import (
     FrechetSpace,
     Interval,
@@ -135,7 +135,7 @@ def probe_file(tmp_path_factory):
 def small(model_folder, probe_file, names=(f"student@{SMALL}",), **options):
     """A random model whose shots are of two latents, in the size the probe reads."""
     settings = {"stories": 2, "shots": 2, "probe": probe_file} | options
-    return Evaluation(tellers(names, model_folder), **settings)
+    return Evaluation(model_specs(names, model_folder), **settings)
 
 
 def test_an_evaluation_compares_tellers_with_real_film(model_folder, probe_file, tmp_path):
@@ -198,9 +198,9 @@ def test_damaged_scores_are_not_taken(tmp_path):
 def test_two_processes_measure_what_one_does(model_folder, probe_file, tmp_path):
     code = (
         "import json, sys; from shotstream_lite.evaluation.report import run; "
-        "from shotstream_lite.evaluation.run import Evaluation, tellers; from pathlib import Path; "
+        "from shotstream_lite.evaluation.run import Evaluation, model_specs; from pathlib import Path; "
         "folder, probe, out = map(Path, sys.argv[1:4]); "
-        "r = run(Evaluation(tellers([sys.argv[4]], folder), 3, 2, probe=probe)); "
+        "r = run(Evaluation(model_specs([sys.argv[4]], folder), 3, 2, probe=probe)); "
         "r and out.write_text(json.dumps(r[0]))"
     )
     script = tmp_path / "evaluate.py"

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from shotstream_lite.course import plots
-from shotstream_lite.course.classroom import Watched
+from shotstream_lite.course.classroom import RecordingCache
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import Context
 from shotstream_lite.presets import StreamSettings
@@ -97,7 +97,7 @@ def test_clock_hands_stand_at_the_angles():
 
 
 def test_attention_budget_stacks_to_one(transformer, cache, shots):
-    watched = Watched(**vars(cache))
+    watched = RecordingCache(**vars(cache))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         list(rollout(transformer, watched, lambda shape: torch.randn(shape, generator=generator), [1.0, 0.5], [3, 3]))

@@ -19,7 +19,7 @@ from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.reel import write_picture
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, Story, StoryError, Turn, captions
+from shotstream_lite.story import CaptionChange, Shot, Story, StoryError, captions
 from shotstream_lite.story_files import load_story, parse_story
 from shotstream_lite.toybox import world
 from shotstream_lite.toybox.probe import READS, load_probe
@@ -285,7 +285,7 @@ def test_a_turn_changes_what_follows_and_nothing_before(pipeline):
     plain, session = StorySession(pipeline, GLOBAL, seed=0), StorySession(pipeline, GLOBAL, seed=0)
     straight, film = run(plain.next_shot(LINES[0], frames=37)), turned(session, 2)
     assert np.array_equal(film[:9], straight[:9]) and not np.array_equal(film[9:21], straight[9:21])
-    assert session.shots[0].shot.turns == (Turn(9, LINES[1]),)
+    assert session.shots[0].shot.turns == (CaptionChange(9, LINES[1]),)
     assert session.shots[0].shot.caption == LINES[0]
 
 
@@ -358,7 +358,9 @@ def test_a_chunk_that_nobody_saw_is_made_anew_with_the_new_caption(pipeline, tmp
     assert take.turn(LINES[1], seen) == first and take.turn(LINES[2], seen) == first  # the latest wish holds
     list(take)
     (told_shot,) = session.shots
-    assert told_shot.shot.turns == (Turn(first, LINES[2]),) and told_shot.footage.length == take.frames_made == 37
+    assert (
+        told_shot.shot.turns == (CaptionChange(first, LINES[2]),) and told_shot.footage.length == take.frames_made == 37
+    )
     run(plain.next_shot(LINES[0], frames=37))
     same = (session.film() == plain.film()).all(axis=(1, 2, 3))
     assert same[:first].all() and not same[first:].any()
@@ -496,7 +498,7 @@ def test_bad_turns_of_a_story_file(turns, words):
 
 
 def test_a_turn_too_long_for_the_model_is_refused_before_work_starts(pipeline):
-    story = Story(GLOBAL, [Shot(LINES[0], turns=(Turn(9, "red " * 80),))])
+    story = Story(GLOBAL, [Shot(LINES[0], turns=(CaptionChange(9, "red " * 80),))])
     with pytest.raises(StoryError, match="global_caption with shot1 has .* tokens"):
         StorySession.of(pipeline, story)
 

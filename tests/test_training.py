@@ -17,10 +17,10 @@ from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_
 from shotstream_lite.training.codec import (
     LATENT_CHANNELS,
     build_codec,
+    channel_scales,
     compact,
     decode_unclamped,
     frame_convolutions,
-    loudness,
     start_clips,
 )
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
@@ -67,7 +67,7 @@ def test_compact_latents_are_uncorrelated_and_keep_the_picture(channels):
         error = (small.decode(latents).sample - vae.decode(vae.encode(pixels).latent_dist.mode()).sample).abs()
     assert torch.allclose(torch.corrcoef(cells), torch.eye(channels), atol=0.02)
     assert cells.mean(1).abs().max() < 0.01
-    deviations, rest = cells.std(1), loudness(small, pixels[:4], nudge=0.01)  # half of the difference is levelled
+    deviations, rest = cells.std(1), channel_scales(small, pixels[:4], nudge=0.01)  # half of the difference is levelled
     torch.testing.assert_close(rest.square() / rest.square().mean(), deviations / deviations.mean(), atol=0, rtol=0.2)
     assert channels < LATENT_CHANNELS or error.max() < 1e-3
 

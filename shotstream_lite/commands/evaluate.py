@@ -55,9 +55,9 @@ class Evaluate:
             result = run_on_films(self.films, self.dino, self.clip)
         else:
             from shotstream_lite.evaluation.report import run
-            from shotstream_lite.evaluation.run import Evaluation, tellers
+            from shotstream_lite.evaluation.run import Evaluation, model_specs
 
-            who = tellers(self.weights, self.preset)
+            who = model_specs(self.weights, self.preset)
             options = {name: getattr(self, name) for name in ("stories", "shots", "seed", "seen", "keep", "pictures")}
             result = run(Evaluation(who, **options))
         if result is None:  # one of several processes; the first one reports

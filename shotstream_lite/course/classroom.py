@@ -85,7 +85,7 @@ def begin(minutes: float, seed: int = SEED) -> None:
     print(f"about {minutes:g} minute{'s' * (minutes != 1)} on two cores{less}")
 
 
-def watched() -> bool:
+def is_interactive() -> bool:
     """Whether somebody can type into this notebook; False in runs by nbconvert or nbmake, and outside notebooks."""
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(kernel and kernel.get_parent().get("content", {}).get("allow_stdin"))
@@ -252,8 +252,8 @@ def colour_distance(shot: np.ndarray, drawn: np.ndarray) -> float:
 
 
 @dataclass
-class Watched(ShotCache):
-    """A cache that notes how each head of the latest pass spent its attention; `Watched(**vars(cache))` makes one.
+class RecordingCache(ShotCache):
+    """A cache that notes how each head of the latest pass spent its attention, made by `RecordingCache(**vars(cache))`.
 
     `heads` holds by layer float32 [heads, frames], which sum to one along the frames.
     """

@@ -28,7 +28,7 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Teller:
+class ModelSpec:
     """Who tells: a model's transformer under some settings, as the command line names it.
 
     `name` is `[FOLDER:]WEIGHTS[@SETTING=VALUE,...]`, such as `student`, `student@policy=none` or
@@ -43,7 +43,7 @@ class Teller:
     float8: bool = False
 
     @classmethod
-    def parse(cls, name: str, preset: str | Path) -> "Teller":
+    def parse(cls, name: str, preset: str | Path) -> "ModelSpec":
         """Raises StoryError for settings that are no SETTING=VALUE."""
         model, _, wishes = name.partition("@")
         folder, _, weights = model.rpartition(":")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from shotstream_lite.evaluation.films import Film, Teller, held_out_stories, tell, training_stories, written
+from shotstream_lite.evaluation.films import Film, ModelSpec, held_out_stories, tell, training_stories, written
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
 from shotstream_lite.evaluation.reading import Scores, measure
 from shotstream_lite.evaluation.share import Share
@@ -23,12 +23,12 @@ REAL = "real film"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured: so many stories of so many shots, told by each of `tellers` from `seed` on.
+    """What is measured: so many stories of so many shots, told by each of `specs` from `seed` on.
 
     They are held-out ones, or, if `seen`, those of training.
     """
 
-    tellers: tuple[Teller, ...]
+    specs: tuple[ModelSpec, ...]
     stories: int
     shots: int
     seed: int = 0
@@ -38,7 +38,7 @@ class Evaluation:
     probe: Path = PROBE_FILE
 
     def __post_init__(self) -> None:
-        names = [teller.name for teller in self.tellers]
+        names = [spec.name for spec in self.specs]
         for name in names:
             if names.count(name) > 1:
                 raise StoryError(f"--weights names {name} twice: name it once")
@@ -67,7 +67,7 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
         CheckpointError and StoryError for a model, a setting or the probe that is no good, before anything is told.
     """
     share, probe, stories = Share(), load_probe(evaluation.probe), evaluation.plots()
-    pipelines = {teller.name: teller.pipeline(share.device) for teller in evaluation.tellers}
+    pipelines = {spec.name: spec.pipeline(share.device) for spec in evaluation.specs}
     for name, pipeline in pipelines.items():
         size = pipeline.settings.height, pipeline.settings.width
         if size != (HEIGHT, WIDTH):
@@ -99,8 +99,8 @@ class _Maker:
         self.evaluation, self.pipeline, self.probe = evaluation, pipeline, probe
         self.kept: Kept | None = None
         if pipeline and evaluation.keep:
-            teller = next(teller for teller in evaluation.tellers if teller.name == name)
-            made_by = fingerprint(teller, evaluation.probe, evaluation.seed, evaluation.shots, evaluation.seen)
+            spec = next(spec for spec in evaluation.specs if spec.name == name)
+            made_by = fingerprint(spec, evaluation.probe, evaluation.seed, evaluation.shots, evaluation.seen)
             self.kept = Kept(evaluation.keep, name, made_by)
 
     def film(self, number: int, story: ToyStory) -> tuple[Scores, list[np.ndarray] | None]:
@@ -120,6 +120,6 @@ class _Maker:
         return scores, stills(film.shots) if self.evaluation.pictures else None
 
 
-def tellers(names: Sequence[str], preset: str | Path) -> tuple[Teller, ...]:
+def model_specs(names: Sequence[str], preset: str | Path) -> tuple[ModelSpec, ...]:
     """Who tells, from the command line's names."""
-    return tuple(Teller.parse(name, preset) for name in names)
+    return tuple(ModelSpec.parse(name, preset) for name in names)

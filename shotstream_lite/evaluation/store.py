@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shotstream_lite.evaluation.films import Film, Teller
+from shotstream_lite.evaluation.films import Film, ModelSpec
 from shotstream_lite.evaluation.reading import Scores
 from shotstream_lite.film import FilmWriter, read_film
 from shotstream_lite.presets import model_folder
@@ -28,13 +28,13 @@ def check_folder(folder: Path, option: str) -> None:
         raise StoryError(f"{option} {folder}: cannot be written to: choose another folder")
 
 
-def fingerprint(teller: Teller, probe: Path, *stories: int) -> str:
+def fingerprint(spec: ModelSpec, probe: Path, *stories: int) -> str:
     """Changes with all that scores come from: weights, probe, settings, and what says which stories are told how."""
-    folder = model_folder(teller.preset)
-    mine = "transformer" if teller.weights == "student" else teller.weights
+    folder = model_folder(spec.preset)
+    mine = "transformer" if spec.weights == "student" else spec.weights
     parts = [folder / part for part in (mine, "vae", "text_encoder")]
     files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
-    digest = hashlib.sha256(repr((MEASURES, teller.weights, sorted(teller.settings.items()), *stories)).encode())
+    digest = hashlib.sha256(repr((MEASURES, spec.weights, sorted(spec.settings.items()), *stories)).encode())
     for path in [*files, folder / "stream.json", probe]:
         if path.is_file():
             with open(path, "rb") as file:
@@ -43,7 +43,7 @@ def fingerprint(teller: Teller, probe: Path, *stories: int) -> str:
 
 
 class Kept:
-    """The films of one teller in a folder: `story-0000.npz` with its scores, and `story-0000.mp4` to look at.
+    """The films of one model in a folder: `story-0000.npz` with its scores, and `story-0000.mp4` to look at.
 
     Scores of other weights, another probe or another seed are not taken for these: the film is told again.
     """

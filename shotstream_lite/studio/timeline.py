@@ -16,7 +16,7 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.presets import StreamSettings
 from shotstream_lite.reel import Reel, read_picture, write_picture
 from shotstream_lite.session import ToldShot, following_seed
-from shotstream_lite.story import Picture, Shot, Story, Turn, check_caption, is_whole
+from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, is_whole
 from shotstream_lite.story import check_shot as check_parts
 from shotstream_lite.story_files import story_json
 from shotstream_lite.studio import messages, request
@@ -250,7 +250,7 @@ def load(text: Any, pipeline: ShotStreamPipeline, reel: Reel, name: str = "story
     try:
         takes: list[Take] = []
         for one in data["takes"]:
-            turns = tuple(Turn(turn["frame"], turn["caption"]) for turn in one.get("turns", ()))
+            turns = tuple(CaptionChange(turn["frame"], turn["caption"]) for turn in one.get("turns", ()))
             shot = Shot(one["caption"], one.get("frames"), one.get("seed"), turns, one.get("settings", {}))
             check_parts(shot, f"take {len(takes) + 1}")
             request.check_shot(shot, story.settings, settings, f"take {len(takes) + 1}")

@@ -181,7 +181,7 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
 
 @torch.no_grad()
 def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int = COMPACT_SHOTS) -> AutoencoderKLWan:
-    """The same codec with fewer latent channels: the principal ones, uncorrelated, as loud as `loudness` says.
+    """The same codec with fewer latent channels: the principal ones, uncorrelated, as loud as `channel_scales` says.
 
     A codec's channels are correlated and some hardly used. Noise would drown the faint directions, where characters
     live, long before the loud ones that hold the sky. The rotation is folded into the convolutions on both sides of the
@@ -218,7 +218,7 @@ def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int =
     small.decoder.conv_in.weight[:] = torch.einsum("oithw,ic->octhw", weight, post @ outward).float()
     small.decoder.conv_in.bias[:] = (first.bias + torch.einsum("oithw,i->o", weight, left)).float()
 
-    gains = loudness(small, to_pixels(pool[:4]))
+    gains = channel_scales(small, to_pixels(pool[:4]))
     small.encoder.conv_out.weight[:channels] *= gains[:, None, None, None, None]
     small.encoder.conv_out.bias[:channels] *= gains
     small.post_quant_conv.weight[..., 0, 0, 0] = torch.diag(1 / gains)
@@ -226,7 +226,7 @@ def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int =
 
 
 @torch.no_grad()
-def loudness(vae: AutoencoderKLWan, pixels: Tensor, nudge: float = 0.3) -> Tensor:
+def channel_scales(vae: AutoencoderKLWan, pixels: Tensor, nudge: float = 0.3) -> Tensor:
     """Deviations that a codec's white channels should have, [channels]: fourth roots of their shares in the picture.
 
     All equally loud, most of the diffusion loss would go to channels that hardly show; as loud as they show, noise

@@ -70,7 +70,7 @@ def score(
     return to_clean(noisy, flow, sigma.to(noisy.device))
 
 
-def forgetful_score(
+def score_without_history(
     transformer: ShotStreamTransformer,
     noisy: Tensor,
     level: tuple[Tensor, Tensor],
@@ -126,7 +126,9 @@ def generator_loss(
         cond = score(real, noisy, level, captions, shot_ids, caption_ids, phase)
         real_x0 = guided(cond, score(real, noisy, level, uncond, shot_ids, phase=phase), guidance)
         if memory_guidance and context is not None:
-            forgetful = forgetful_score(real, noisy, level, captions, shot_ids, caption_ids, context.shape[2], phase)
+            forgetful = score_without_history(
+                real, noisy, level, captions, shot_ids, caption_ids, context.shape[2], phase
+            )
             real_x0 = real_x0 + memory_guidance * (cond - forgetful)
         shot = slice(-generated.shape[2], None)
         grad = dmd_gradient(fake_x0[:, :, shot], real_x0[:, :, shot], generated)

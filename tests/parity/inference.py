@@ -147,7 +147,7 @@ def check_ode_sampling(case: Case, record: Record) -> None:
 @torch.no_grad()
 def check_student(case: Case, record: Record) -> None:
     """One shot of the released inference: context pass, caches, every step and every clean pass."""
-    watched = Watched(case.student)
+    watched = PassRecorder(case.student)
     captions, frames = record.captions(), record["in.noise"].shape[1]
     cache = rollout.begin_shot(
         watched,
@@ -198,7 +198,7 @@ def check_passes(case: Case, record: Record, passes: list[tuple[Tensor, Tensor, 
         record.check_latents("clean passes", f"out.chunk{chunk}.clean_pass.flow", next(in_order)[2])
 
 
-class Watched:
+class PassRecorder:
     """A transformer that notes what goes through its context and chunk passes."""
 
     def __init__(self, transformer: ShotStreamTransformer) -> None:
