@@ -82,7 +82,7 @@ class ShotCache:
         first = self.context_frames + start
         return slice(first * self.frame_tokens, (first + frames) * self.frame_tokens)
 
-    def extend(
+    def append_kv(
         self, tokens: slice, layer: int, keys: Tensor, values: Tensor, query: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The keys and values that new tokens attend to: everything stored before them, and their own.

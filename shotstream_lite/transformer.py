@@ -16,7 +16,7 @@ from shotstream_lite.attention import NATIVE, Spans, attend, preferring, spans
 from shotstream_lite.cache import CaptionKeys, ShotCache
 from shotstream_lite.rope import SHOT_PHASE, rope_table, rotate
 
-Extend = Callable[..., tuple[Tensor, Tensor]]
+AppendKV = Callable[..., tuple[Tensor, Tensor]]
 Halves = tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]]
 """What a block does before its attention and after it."""
 
@@ -84,21 +84,19 @@ class ShotStreamTransformer(WanTransformer3DModel):
             returns: the flow, which nobody needs, like latents
         """
         tokens = cache.tokens(-cache.context_frames, latents.shape[2])
-        extend = partial(cache.extend, tokens)
-        return self._through(latents, 0.0, cache.table[:, tokens], captions, caption_ids, extend)
+        return self._through(latents, 0.0, cache.table[:, tokens], captions, caption_ids, (cache, tokens))
 
     def chunk(self, cache: ShotCache, latents: Tensor, timestep: Tensor | float, start: int) -> Tensor:
         """The frames from frame `start` of the shot, attending to both caches and to themselves.
 
         Without gradient their keys are written to the local cache, so the last pass over a chunk is the one
-        later chunks see; with gradient nothing is written (see `ShotCache.extend`).
+        later chunks see; with gradient nothing is written (see `ShotCache.append_kv`).
 
         Shape:
             latents: [B, C, f, H, W]; timestep: [], [B] or [B, f]; returns: flow [B, C, f, H, W]
         """
         tokens = cache.tokens(start, latents.shape[2])
-        extend = partial(cache.extend, tokens)
-        return self._through(latents, timestep, cache.table[:, tokens], cache.captions, None, extend)
+        return self._through(latents, timestep, cache.table[:, tokens], cache.captions, None, (cache, tokens))
 
     def caption_keys(self, captions: Tensor) -> CaptionKeys:
         """Keys and values of every caption in every layer; zero rows beyond a text are attended, as in Wan.
@@ -124,10 +122,13 @@ class ShotStreamTransformer(WanTransformer3DModel):
         table: Tensor,
         captions: CaptionKeys,
         caption_ids: Tensor | None,
-        extend: Extend | None = None,
+        memory: tuple[ShotCache, slice] | None = None,
         groups: Spans | None = None,
     ) -> Tensor:
-        """What the three ways share: tokens [B, F, tokens of a frame, dim] through all blocks."""
+        """What the three ways share: tokens [B, F, tokens of a frame, dim] through all blocks.
+
+        memory: the cache that keys and values are appended to, and where
+        """
         if caption_ids is not None:
             caption_ids = torch.atleast_2d(caption_ids).to(latents.device, torch.long)
             caption_ids = caption_ids.expand(len(latents), -1)
@@ -136,13 +137,13 @@ class ShotStreamTransformer(WanTransformer3DModel):
         x = x.flatten(3).permute(0, 2, 3, 1).contiguous()
         checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
         run = partial(run_block, halves=self.halves) if self.halves else run_block
-        run = self.whole if self.whole and extend is None else run
+        run = self.whole if self.whole and memory is None else run
         run = partial(self._gradient_checkpointing_func, run) if checkpointing else run
         # Checkpointed blocks run once more after this, and must find the same kernel then.
         with preferring(NATIVE if checkpointing else self.backend):
             for layer, block in enumerate(self.blocks):
-                remember = partial(extend, layer) if extend else None
-                x = run(block, x, modulation, table, captions.layer(layer, caption_ids), remember, groups)
+                append_kv = partial(memory[0].append_kv, memory[1], layer) if memory else None
+                x = run(block, x, modulation, table, captions.layer(layer, caption_ids), append_kv, groups)
         shift, scale = (self.scale_shift_table[0].unsqueeze(1) + temb[:, :, None, None].float()).unbind(2)
         x = self.proj_out(modulated(self.norm_out, x, shift, scale))
         return unpatchify(x, self.config.patch_size, latents.shape[4])
@@ -173,15 +174,15 @@ def run_block(
     modulation: Tensor,
     table: Tensor,
     caption: tuple[Tensor, Tensor],
-    remember: Extend | None,
+    append_kv: AppendKV | None,
     groups: Spans | None,
     halves: Halves | None = None,
 ) -> Tensor:
     """One block on tokens [B, F, tokens, dim]; modulations are per frame and never spread over the tokens."""
     before, after = halves or (before_attention, after_attention)
     query, keys, values = before(block, x, modulation, table)
-    if remember is not None:
-        keys, values = remember(keys, values, query)
+    if append_kv is not None:
+        keys, values = append_kv(keys, values, query)
     return after(block, x, attend(block.attn1, query, keys, values, groups), modulation, *caption)
 
 

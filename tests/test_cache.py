@@ -29,7 +29,7 @@ def test_frames_outside_the_shot_are_refused(cache, start, frames):
 def test_without_gradient_new_keys_are_written_and_nothing_is_copied(cache):
     new = torch.randn(2, 2, 18, 12)
     with torch.no_grad():
-        keys, values = cache.extend(cache.tokens(0, 3), 1, new, -new)
+        keys, values = cache.append_kv(cache.tokens(0, 3), 1, new, -new)
     assert keys.data_ptr() == cache.keys[1].data_ptr() and keys.shape[2] == 54
     assert torch.equal(cache.keys[1][:, :, 36:54], new) and torch.equal(values[:, :, 36:], -new)
 
@@ -38,7 +38,7 @@ def test_with_gradient_nothing_is_written_and_the_past_is_detached(cache):
     cache.keys[0][:, :, 36:] = 0  # allocated, but whatever was in that memory
     before = cache.keys[0].clone()
     new = torch.randn(2, 2, 18, 12, requires_grad=True)
-    keys, _ = cache.extend(cache.tokens(0, 3), 0, new, new)
+    keys, _ = cache.append_kv(cache.tokens(0, 3), 0, new, new)
     assert torch.equal(cache.keys[0], before) and torch.equal(keys[:, :, :36], before[:, :, :36])
     keys.square().sum().backward()
     close(new.grad, 2 * new.detach())

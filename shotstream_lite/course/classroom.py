@@ -260,11 +260,11 @@ class RecordingCache(ShotCache):
 
     heads: dict[int, Tensor] = field(default_factory=dict)
 
-    def extend(
+    def append_kv(
         self, tokens: slice, layer: int, keys: Tensor, values: Tensor, query: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `ShotCache.extend`."""
-        everything = super().extend(tokens, layer, keys, values, query)
+        """As `ShotCache.append_kv`."""
+        everything = super().append_kv(tokens, layer, keys, values, query)
         by_head = zip(query.split(1, dim=1), everything[0].split(1, dim=1), strict=True)
         self.heads[layer] = torch.stack([attention_shares(q, k, self.frame_tokens) for q, k in by_head])
         return everything

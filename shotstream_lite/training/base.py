@@ -18,7 +18,7 @@ from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.stage import NextShotConfig, StageConfig
 from shotstream_lite.training.teacher import teacher_loss
-from shotstream_lite.training.weights import begin, save_model, save_text, text_of
+from shotstream_lite.training.weights import initial_model, save_model, save_text, text_of
 from shotstream_lite.transformer import ShotStreamTransformer
 
 
@@ -56,7 +56,7 @@ def train_base(config: BaseConfig, films: Films) -> None:
     run = Run("base", config)
     torch.manual_seed(config.seed)
     if config.start:
-        transformer, (text_encoder, tokenizer) = begin(config, "base", "base"), text_of(config)
+        transformer, (text_encoder, tokenizer) = initial_model(config, "base", "base"), text_of(config)
     else:
         tokenizer = build_tokenizer()
         text_encoder, transformer = build_text_encoder(tokenizer), build_transformer(films.channels)

@@ -22,7 +22,7 @@ from shotstream_lite.training.loop import Run
 from shotstream_lite.training.ode_pairs import load_pairs
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.stage import StudentConfig
-from shotstream_lite.training.weights import begin, save_model, text_of
+from shotstream_lite.training.weights import initial_model, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask, with_context
 
 
@@ -139,7 +139,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
     follow either way, and fifty guided teacher steps a shot are saved.
     """
     run = Run("causal-init", config)
-    transformer = begin(config, "causal-init", "teacher")
+    transformer = initial_model(config, "causal-init", "teacher")
     teacher = transformer if config.start is None else None
     pairs = load_pairs(config, teacher) if config.trajectories == "teacher" else None
     transformer = run.trained(LearntCut.of(config, transformer), shard=config.shard)

@@ -29,7 +29,7 @@ from shotstream_lite.training.intra_shot import Distillation, DistillationConfig
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.lora import add_lora, merged
 from shotstream_lite.training.samples import Strips
-from shotstream_lite.training.weights import begin, codec_of, earlier, save_whole
+from shotstream_lite.training.weights import codec_of, earlier, initial_model, save_whole
 
 
 @dataclass(kw_only=True)
@@ -129,7 +129,7 @@ def train_inter_shot(config: InterShotConfig, films: Films) -> None:
     """Distils on whole stories with LoRA; leaves the student with its LoRA merged in `config.out`/inter-shot."""
     run = Run("inter-shot", config)
     torch.manual_seed(config.seed)  # of the LoRA's beginnings
-    student = LearntCut.of(config, begin(config, "inter-shot", config.begin))
+    student = LearntCut.of(config, initial_model(config, "inter-shot", config.begin))
     student = run.trained(student, only=add_lora(student, config), shard=config.shard)
     fake = earlier(config, "teacher")
     fake = run.trained(fake, only=add_lora(fake, config), shard=config.shard)

@@ -23,7 +23,7 @@ from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.stage import StudentConfig
-from shotstream_lite.training.weights import begin, earlier, save_model, text_of
+from shotstream_lite.training.weights import earlier, initial_model, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 
 
@@ -274,7 +274,7 @@ class Distillation:
 def train_intra_shot(config: IntraShotConfig, films: Films) -> None:
     """Distils the teacher in `config.out` into the causal-init student on its own rollouts over true history."""
     run = Run("intra-shot", config)
-    student = run.trained(LearntCut.of(config, begin(config, "intra-shot", "causal-init")), shard=config.shard)
+    student = run.trained(LearntCut.of(config, initial_model(config, "intra-shot", "causal-init")), shard=config.shard)
     fake = run.trained(earlier(config, "teacher"), shard=config.shard)
     distillation = Distillation(run, config, student, fake)
 

@@ -23,7 +23,7 @@ from shotstream_lite.training.intra_shot import DistillationConfig, fake_score_l
 from shotstream_lite.training.lora import add_lora
 from shotstream_lite.training.stage import NextShotConfig
 from shotstream_lite.training.teacher import TeacherConfig, teacher_loss
-from shotstream_lite.training.weights import beginning, folder_with
+from shotstream_lite.training.weights import folder_with, initial_weights
 from shotstream_lite.transformer import adopt
 
 BEFORE = {TeacherConfig: ("teacher", "base"), CausalInitConfig: ("causal-init", "teacher")}
@@ -57,10 +57,10 @@ def count_training(config: NextShotConfig, films: Films, processes: int | None =
     shards = processes if processes > 1 and (torch.cuda.is_available() if config.shard is None else config.shard) else 1
     samples = max(1, config.batch // processes // config.accumulate)
     if isinstance(config, (TeacherConfig, CausalInitConfig)):
-        home = beginning(config, *BEFORE[type(config)])
+        home = initial_weights(config, *BEFORE[type(config)])
     else:
         stage = "inter-shot" if isinstance(config, InterShotConfig) else "intra-shot"
-        home = beginning(config, stage, getattr(config, "begin", "causal-init"))
+        home = initial_weights(config, stage, getattr(config, "begin", "causal-init"))
     model = _Model(config, read_config(home[0] / home[1] / "config.json", "transformer"))
     with torch.device("meta"):
         text = build_text_encoder(

@@ -16,7 +16,7 @@ from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.stage import NextShotConfig
-from shotstream_lite.training.weights import begin, save_model, save_text, text_of
+from shotstream_lite.training.weights import initial_model, save_model, save_text, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 
 
@@ -73,7 +73,7 @@ class TeacherConfig(NextShotConfig):
 def train_teacher(config: TeacherConfig, films: Films) -> None:
     """Turns the base model in `config.out` into the next-shot teacher."""
     run = Run("teacher", config)
-    transformer = begin(config, "teacher", "base")
+    transformer = initial_model(config, "teacher", "base")
     if config.injection == "channel":
         transformer = ChannelConcat.of(transformer, config.budget)
     attention = [block.attn1 for block in transformer.blocks]

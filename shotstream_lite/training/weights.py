@@ -48,16 +48,16 @@ def earlier(config: RunConfig, stage: str) -> ShotStreamTransformer:
     return _load(folder, stage)
 
 
-def begin(config: RunConfig, stage: str, before: str) -> ShotStreamTransformer:
+def initial_model(config: RunConfig, stage: str, before: str) -> ShotStreamTransformer:
     """What a stage starts from: the weights of the stage before, or, with --start, its own weights there.
 
     A folder of a single transformer, as diffusers and the released student come, starts any stage.
     """
-    return _load(*beginning(config, stage, before))
+    return _load(*initial_weights(config, stage, before))
 
 
-def beginning(config: RunConfig, stage: str, before: str) -> tuple[Path, str]:
-    """The folder and the name in it of what `begin` loads. Raises CheckpointError."""
+def initial_weights(config: RunConfig, stage: str, before: str) -> tuple[Path, str]:
+    """The folder and the name in it of what `initial_model` loads. Raises CheckpointError."""
     if config.start is None:
         return folder_with(config, before), before
     stage = stage if (config.start / stage).is_dir() else "transformer"

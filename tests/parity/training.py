@@ -190,10 +190,10 @@ class LeakyCache(ShotCache):
 
     exits: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def extend(
+    def append_kv(
         self, tokens: slice, layer: int, keys: Tensor, values: Tensor, query: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        known = super().extend(tokens, layer, keys, values, query)
+        known = super().append_kv(tokens, layer, keys, values, query)
         if not torch.is_grad_enabled():
             return known
         first = self.context_frames * self.frame_tokens
