@@ -54,8 +54,8 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     except CheckpointError:
         raise
     except UnpicklingError:
-        mend = "fetch it again, or save the state dict alone"
-        raise CheckpointError(f"{path}: cannot be read (damaged, or it holds more than weights): {mend}") from None
+        fix = "fetch it again, or save the state dict alone"
+        raise CheckpointError(f"{path}: cannot be read (damaged, or it holds more than weights): {fix}") from None
     except Exception as error:  # whatever comes of a damaged file
         raise CheckpointError(f"{path}: cannot be read ({reason(error)}): fetch the file again") from None
     if not isinstance(content, Mapping):

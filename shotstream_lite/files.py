@@ -57,8 +57,8 @@ def read_text(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError,
     try:
         return check_file(path, most, error, again).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
-        mend = again or "save the file as UTF-8"
-        raise error(f"{shown(path)}: not UTF-8 text (byte {problem.start}): {mend}") from None
+        fix = again or "save the file as UTF-8"
+        raise error(f"{shown(path)}: not UTF-8 text (byte {problem.start}): {fix}") from None
     except OSError as problem:
         raise error(f"{shown(path)}: cannot be read ({reason(problem)}): {again or 'check the name'}") from None
 
@@ -207,7 +207,7 @@ def share(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: str | Path, error: Error, mend: str = "") -> Iterator[None]:
+def writing(path: str | Path, error: Error, fix: str = "") -> Iterator[None]:
     """Says in one line that the disk refused, and how to fix it if not in the usual way."""
     try:
         yield
@@ -216,13 +216,13 @@ def writing(path: str | Path, error: Error, mend: str = "") -> Iterator[None]:
     except (SafetensorError, RuntimeError) as problem:
         if isinstance(problem, RuntimeError) and "inline_container" not in str(problem):  # not torch.save's
             raise
-        raise error(f"{shown(path)}: cannot be written ({reason(problem)}): {mend or 'make room there'}") from None
+        raise error(f"{shown(path)}: cannot be written ({reason(problem)}): {fix or 'make room there'}") from None
     except (OSError, ValueError) as problem:
         if isinstance(problem, ValueError) and str(problem) != "embedded null byte":  # not the name's
             raise
         full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = mend or ("make room there" if full else "choose another place")
-        raise error(f"{shown(path)}: cannot be written ({reason(problem)}): {mend}") from None
+        fix = fix or ("make room there" if full else "choose another place")
+        raise error(f"{shown(path)}: cannot be written ({reason(problem)}): {fix}") from None
 
 
 def shown(path: str | Path) -> str:

@@ -130,8 +130,8 @@ def choose(
         return fit
     least = min(taken for _, _, taken in _ways(configs, settings, device, float8))
     wants = f"preset {name} needs {least / GIB:.1f} GiB on {device} at {settings.height} x {settings.width}"
-    mend = _smaller(configs, settings, device, free, float8)
-    raise CheckpointError(f"{wants}, {free / GIB:.1f} are free: {mend}")
+    fix = _smaller(configs, settings, device, free, float8)
+    raise CheckpointError(f"{wants}, {free / GIB:.1f} are free: {fix}")
 
 
 def read_configs(folder: Path, download: bool = True) -> dict[str, dict[str, Any]]:

@@ -260,8 +260,8 @@ class ShotStreamPipeline:
                     pixels = decoder.stream.decode(part)[0].transpose(0, 1)
                     if not pixels.isfinite().all():
                         cause = "weights damaged, or precision too low for them"
-                        mend = "fetch them again, or tell without float8"
-                        raise CheckpointError(f"{self.name}: frames came out that are not finite ({cause}): {mend}")
+                        fix = "fetch them again, or tell without float8"
+                        raise CheckpointError(f"{self.name}: frames came out that are not finite ({cause}): {fix}")
                     yield to_host(to_frames(pixels)).numpy()
 
     @torch.inference_mode()

@@ -85,8 +85,8 @@ class StreamSettings:
         if not _is_number(self.guidance) or not isinstance(self.negative_prompt, str):
             raise StoryError("settings: guidance and negative_prompt are a number and a text")
         if not isinstance(self.steps, list | tuple) or not all(map(_is_number, self.steps)) or not _falls(self.steps):
-            mend = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
-            raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {mend}")
+            fix = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
+            raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {fix}")
         object.__setattr__(self, "steps", tuple(self.steps))
 
     def changed(self, changes: Mapping[str, Any]) -> "StreamSettings":
@@ -107,8 +107,8 @@ def find_folder(name: str | Path) -> Path:
     """The folder of a preset, or the folder itself. Raises CheckpointError when there is none."""
     folder = PRESETS.get(str(name), Path(name))
     if not os.path.exists(folder / "stream.json"):
-        mend = f"name a preset ({', '.join(PRESETS)}) or a folder with a stream.json"
-        raise CheckpointError(f"preset {shown(name)}: there is no model in {shown(folder)}: {mend}")
+        fix = f"name a preset ({', '.join(PRESETS)}) or a folder with a stream.json"
+        raise CheckpointError(f"preset {shown(name)}: there is no model in {shown(folder)}: {fix}")
     return folder
 
 

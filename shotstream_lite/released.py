@@ -154,8 +154,8 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
         if not missing:
             return root
     folder = Path("FOLDER") / repository.split("/")[-1]
-    mend = f"go online, or put {_them(missing)} into {folder.as_posix()} and set {MODELS}=FOLDER"
-    raise CheckpointError(f"{repository}: {_lack(missing)}{reason}: {mend}: {_command(repository, folder)}")
+    fix = f"go online, or put {_them(missing)} into {folder.as_posix()} and set {MODELS}=FOLDER"
+    raise CheckpointError(f"{repository}: {_lack(missing)}{reason}: {fix}: {_command(repository, folder)}")
 
 
 def missing_files(root: Path, files: Sequence[str]) -> list[str]:

@@ -91,9 +91,9 @@ def _story_of_keys(data: dict[str, Any]) -> Story:
     for number in range(1, count + 1):
         if f"shot{number}" not in data:
             listed = next((key for key in unread if isinstance(data[key], list)), None)
-            mend = f"add it or renumber up to shot{count}" if shots else "add it with a caption"
-            mend = f"write what {listed[:40]} lists as shot1, shot2, ..." if listed and not shots else mend
-            raise StoryError(f"shot{number} is missing: {mend}")
+            fix = f"add it or renumber up to shot{count}" if shots else "add it with a caption"
+            fix = f"write what {listed[:40]} lists as shot1, shot2, ..." if listed and not shots else fix
+            raise StoryError(f"shot{number} is missing: {fix}")
     if "global_caption" not in data:
         raise StoryError("global_caption is missing: add it and say who and what the whole story shows")
     settings = data.get("settings")

@@ -129,7 +129,7 @@ def without(name: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("story", "field", "mend"),
+    ("story", "field", "fix"),
     [
         (without("shot1"), "shot1 is missing", "add it"),
         (without("global_caption"), "global_caption is missing", "add it"),
@@ -156,14 +156,14 @@ def without(name: str) -> dict:
         (GOOD | {"frames": "many"}, "frames is a text", "write a whole number such as 33, or a list"),
     ],
 )
-def test_a_bad_story(folder, model_folder, capsys, story, field, mend):
+def test_a_bad_story(folder, model_folder, capsys, story, field, fix):
     write(folder / "story.json", story)
     line = complaint(folder, capsys, tell(model_folder))
-    assert line.startswith("shotstream: story.json: ") and field in line and mend in line
+    assert line.startswith("shotstream: story.json: ") and field in line and fix in line
 
 
 @pytest.mark.parametrize(
-    ("story", "field", "mend"),
+    ("story", "field", "fix"),
     [
         (GOOD | {"shot2": "red " * 200}, "global_caption with shot2 has 21", "shorten it"),
         (GOOD | {"settings": {"height": 40}}, "height is 40, which does not divide by 16", "take 32 or 48"),
@@ -173,14 +173,14 @@ def test_a_bad_story(folder, model_folder, capsys, story, field, mend):
         (GOOD | {"settings": {"policy": 3}}, "settings: policy is 3", "write one of dynamic"),
     ],
 )
-def test_a_story_this_model_cannot_tell(folder, model_folder, capsys, story, field, mend):
+def test_a_story_this_model_cannot_tell(folder, model_folder, capsys, story, field, fix):
     write(folder / "story.json", story)
     line = complaint(folder, capsys, tell(model_folder))
-    assert line.startswith("shotstream: story.json: ") and field in line and mend in line
+    assert line.startswith("shotstream: story.json: ") and field in line and fix in line
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "mend"),
+    ("options", "field", "fix"),
     [
         (["--frames", "0"], "--frames is 0", "write 1, 5, 9"),
         (["--frames", "-13"], "--frames is -13", "write 1, 5, 9"),
@@ -205,10 +205,10 @@ def test_a_story_this_model_cannot_tell(folder, model_folder, capsys, story, fie
         (["--json", "film.mp4"], "--json film.mp4", "choose another name"),
     ],
 )
-def test_bad_options(folder, model_folder, capsys, options, field, mend):
+def test_bad_options(folder, model_folder, capsys, options, field, fix):
     (folder / "a_folder.mp4").mkdir()
     line = complaint(folder, capsys, tell(model_folder, *options))
-    assert field in line and mend in line
+    assert field in line and fix in line
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write everywhere")

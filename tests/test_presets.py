@@ -1,4 +1,4 @@
-"""Model folders: what fits loads exactly, what does not is one line that names the file and the mend."""
+"""Model folders: what fits loads exactly, what does not is one line that names the file and how to fix it."""
 
 import json
 import pickle
@@ -152,7 +152,7 @@ def test_damaged_files_are_named(copy, file, damage):
     elif damage != "gone":
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2]}.get(damage, b'["something", "else"]'))
     message = complaint(load_all, copy)
-    assert message.startswith(str(path)) and message.count(": ") >= 2  # what, and the mend
+    assert message.startswith(str(path)) and message.count(": ") >= 2  # what, and how to fix it
 
 
 @pytest.mark.parametrize(

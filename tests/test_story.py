@@ -1,4 +1,4 @@
-"""Stories: the released formats, saving, and one-line complaints that name file, field and mend."""
+"""Stories: the released formats, saving, and one-line complaints that name file, field and how to fix it."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_one_frame_count_may_stand_for_all_shots():
 
 
 @pytest.mark.parametrize(
-    ("text", "field", "mend"),
+    ("text", "field", "fix"),
     [
         (told(shot2=...), None, None),  # a good one, so that the table is known to tell good from bad
         (told(shot1=""), "shot1 is empty", "say in a sentence"),
@@ -116,14 +116,14 @@ def test_one_frame_count_may_stand_for_all_shots():
         ('{"seed": ' + "9" * 5000 + "}", "nested too deep", "write an object"),
     ],
 )
-def test_bad_stories_are_refused_in_one_line(text, field, mend):
+def test_bad_stories_are_refused_in_one_line(text, field, fix):
     if field is None:
         parse_story(text)
         return
     with pytest.raises(StoryError) as complaint:
         parse_story(text, "tale.json")
     message = str(complaint.value)
-    assert message.startswith("tale.json: ") and field in message and mend in message
+    assert message.startswith("tale.json: ") and field in message and fix in message
     assert "\n" not in message and len(message) < 200
 
 

@@ -51,8 +51,8 @@ def in_one_line(parse: Callable[[], Any]) -> Any:
         text, _, rest = " ".join(lines).partition("───")
         if wrong := re.match(r"Error parsing (--\S+): .*?\b(int|float)\b[^']*'([^']*)'", text, re.IGNORECASE):
             option, kind, value = wrong.groups()
-            mend = "write a whole number" if kind.lower() == "int" else "write a number"
-            raise StoryError(f"{option} is {value!r}: {mend}") from None
+            fix = "write a whole number" if kind.lower() == "int" else "write a number"
+            raise StoryError(f"{option} is {value!r}: {fix}") from None
         text = re.sub(r"Error parsing |usage:.*error: ", "", " ".join(text.split()))
         raise StoryError(f"{text[:300].rstrip('.')}: see --help") from None
 

@@ -109,8 +109,8 @@ def full_model(fetch: bool = False) -> Full:
     try:
         fit = choose("wan-1.3b", "cuda", download=fetch)
         if not fetch and not _at_hand(release):
-            mend = f"set fetch = True, or {MODELS} to their folder"
-            return Full("toybox", "cpu", None, f"the released weights are not here: {mend}; now it is the toybox")
+            fix = f"set fetch = True, or {MODELS} to their folder"
+            return Full("toybox", "cpu", None, f"the released weights are not here: {fix}; now it is the toybox")
         release.require()
     except CheckpointError as error:
         return Full("toybox", "cpu", None, f"{error}; now it is the toybox")

@@ -85,7 +85,7 @@ def shot_lengths(story: Story, frames: int) -> list[int]:
     if None in said:
         return np.diff(np.linspace(0, frames, len(said) + 1).round().astype(int)).tolist()
     if sum(said) != frames:
-        raise StoryError(f"the film has {frames} frames, its story {sum(said)}: mend the frames in the story")
+        raise StoryError(f"the film has {frames} frames, its story {sum(said)}: correct the frames in the story")
     return said
 
 

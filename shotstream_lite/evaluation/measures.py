@@ -28,8 +28,8 @@ def is_dynamic(shot: np.ndarray, fps: int = 16) -> float:
     try:
         import cv2
     except ImportError:
-        mend = "pip install 'shotstream_lite[train]'"
-        raise StoryError(f"movement is measured by OpenCV, which is not installed: {mend}") from None
+        fix = "pip install 'shotstream_lite[train]'"
+        raise StoryError(f"movement is measured by OpenCV, which is not installed: {fix}") from None
     looks = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in shot[:: max(1, round(fps / 8))]]
     enough = 6 * min(shot.shape[1:3]) / 256
     moving = 0

@@ -71,9 +71,9 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     for name, pipeline in pipelines.items():
         size = pipeline.settings.height, pipeline.settings.width
         if size != (HEIGHT, WIDTH):
-            mend = "measure such films with --films and real encoders"
+            fix = "measure such films with --films and real encoders"
             raise StoryError(
-                f"--weights {name}: makes {size[0]} x {size[1]}, the probe reads {HEIGHT} x {WIDTH}: {mend}"
+                f"--weights {name}: makes {size[0]} x {size[1]}, the probe reads {HEIGHT} x {WIDTH}: {fix}"
             )
     mine = share.mine(evaluation.stories)
     columns, shown = {}, {number: {} for number in mine}

@@ -40,8 +40,8 @@ def find_cuts(film: Iterable[np.ndarray], fps: int = 16, eye: Eye = TOYBOX) -> l
         import cv2
         from scenedetect import AdaptiveDetector, FrameTimecode
     except ImportError:
-        mend = "pip install 'shotstream_lite[train]'"
-        raise StoryError(f"cuts are found by PySceneDetect, which is not installed: {mend}") from None
+        fix = "pip install 'shotstream_lite[train]'"
+        raise StoryError(f"cuts are found by PySceneDetect, which is not installed: {fix}") from None
     detector = AdaptiveDetector(adaptive_threshold=eye.ratio, min_content_val=eye.change, min_scene_len=eye.shortest)
     found = []
     for number, frame in enumerate(film):

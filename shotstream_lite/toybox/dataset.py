@@ -94,8 +94,8 @@ class LatentFilms:
     def still(self, story: int, shot: int, frame: int) -> torch.Tensor:
         """The latent [channels, height, width] of one frame encoded alone. Raises CheckpointError for another frame."""
         if frame not in self.key_frames:
-            mend = "encode the films with this --budget and --policy first"
-            raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {mend}")
+            fix = "encode the films with this --budget and --policy first"
+            raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {fix}")
         return self.stills[story, shot, self.key_frames.index(frame)].float()
 
     def captions(self, story: int, words: np.random.Generator) -> list[str]:

@@ -233,8 +233,8 @@ class RecordedFilms:
     def still(self, story: int, shot: int, frame: int) -> Tensor:
         """The latent [channels, height, width] of one frame encoded alone."""
         if frame not in self.key_frames:
-            mend = "encode the videos with this --budget and --policy first"
-            raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {mend}")
+            fix = "encode the videos with this --budget and --policy first"
+            raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {fix}")
         return self.stories[story]["stills"][shot, self.key_frames.index(frame)].float()
 
     def captions(self, story: int, words: np.random.Generator) -> list[str]:
