@@ -120,6 +120,27 @@ def tables() -> list[str]:
 
 
 TELL = ["tell", "good.json", "-o", "film.mp4"]
+EVALUATED = ["", "budget", "budget=", "=1", "hight=1", "budget=x", "policy=dynamo", "budget=1,budget=2", "float8=maybe"]
+EVALUATED += [
+    "float8=1",
+    "float8=true,float8=false",
+    "steps=[1000",
+    "steps=1000,500",
+    "height=32",
+    "budget=NaN",
+    "@",
+    "a\0b=1",
+]
+EVALUATED += ["guidance=3", "text_tokens=4", "budget=2,", "budget=" + "9" * 5000, "steps=" + "[" * 99_999]
+TRAINED = [
+    "--lr fast",
+    "--betas 0.9",
+    "--steps 1e3",
+    "--precision fp8",
+    "--budget",
+    "--compile maybe",
+    "--preset toybx",
+]
 OPTIONS = [
     *([*TELL, "--seed", value] for value in ("-1", "1.5", "x", "", str(2**63), "nan", "1e3", "True")),
     *([*TELL, "--frames", value] for value in ("0", "-13", "12", "2", "965", "x", "1.5", "", "999999999999999999999")),
@@ -138,6 +159,60 @@ OPTIONS = [
         for option in ("--loud", "--seed", "-x", "more.json", "--float8=maybe", "--preset")
     ),
     *([name] for name in ("", "sing", "--loud", "tell", "parity", "convert", "Tell", "train")),
+    *(["parity", value] for value in ("", "gone", "good.json", "empty", ".", "a\0b", "x" * 5000, "pipe", "empty/..")),
+    *(["benchmark", "--shots", value] for value in ("0", "-1", "x", "1.5", "", "1000000000")),
+    *(["benchmark", "--device", value] for value in ("", "meta", "cdua", "cuda:99")),
+    *(["benchmark", "--preset", value] for value in ("", "toybx", "good.json", "wan-1.3b")),
+    *(["benchmark", "--weights", value] for value in ("", "studnet", "../student")),
+    *(["benchmark", f"--{side}", value] for side in ("height", "width") for value in ("0", "40", "9000", "x")),
+    *(["benchmark", "--tiny-decoder", value] for value in ("", "gone", "bad.safetensors", "pipe", "zero", "a\0b")),
+    *(["benchmark", "--json", value] for value in ("", ".", "gone/x.json", "a\0b")),
+    ["benchmark", "--weights", "teacher", "--random-weights"],
+    ["benchmark", "--count", "--card", "abacus"],
+    *(["studio", "--port", value] for value in ("-1", "65536", "x", "1.5", "")),
+    *(["studio", "--weights", value] for value in ("", "teacher", "x")),
+    *(["studio", "--preset", value] for value in ("", "toybx", "good.json", "a\0b", "wan-1.3b")),
+    *(
+        ["studio", "--host", value]
+        for value in ("", "no such host", "256.0.0.1", "a\0b", "x" * 999, "::g", "fe80::1%no")
+    ),
+    *(["studio", "--auth", value] for value in ("", "name", ":", "name:", ":word")),
+    *(["studio", "--stories", value] for value in ("", "gone", "good.json", "a\0b", "x" * 5000)),
+    *(["evaluate", f"--{name}", value] for name in ("stories", "shots") for value in ("0", "-1", "x", "1.5", "1" * 10)),
+    *(["evaluate", "--seed", value] for value in ("-1", "x", str(2**63), str(2**60))),
+    *(["evaluate", "--seen", f"--{name}", "1000000"] for name in ("stories", "shots")),
+    *(["evaluate", "--weights", value] for value in ("", "x", "gone:student", "toybox:", ":", "a\0b:student")),
+    *(["evaluate", "--weights", f"student@{value}"] for value in EVALUATED),
+    *(["evaluate", "--weights", *pair] for pair in (("student", "student"), ("student", "toybox:student"))),
+    ["evaluate", "--weights", "@budget=2"],
+    ["evaluate", "--weights"],
+    *(["evaluate", "--preset", value] for value in ("", "toybx", "good.json", "wan-1.3b")),
+    *(["evaluate", "--films", value] for value in ("", "gone", "empty", "good.json", "a\0b")),
+    *(
+        ["evaluate", option, value]
+        for option in ("--keep", "--pictures")
+        for value in ("good.json", "a\0b", "x" * 5000)
+    ),
+    *(["evaluate", "--json", value] for value in ("", "gone/x.json", ".", "a\0b")),
+    *(
+        ["convert", value, "new"]
+        for value in ("", "gone", "gone.pt", "good.json", "empty", "toybox", "a\0b.pt", "wan-1.3b")
+    ),
+    *(["convert", f"{name}.pt", "new"] for name in ("pipe", "zero", "bad", "huge")),
+    *(["convert", f"bad.{kind}", "new"] for kind in ("pth", "safetensors")),
+    *(["convert", "bad.pt", target] for target in ("", "a\0b", "good.json", "x" * 5000, ".")),
+    *(["convert", "toybox", "new", option, "gone"] for option in ("--config", "--lora", "--weights")),
+    *(["convert", "bad.pt", "new", "--config", value] for value in ("gone", "pipe", "good.json", "empty", "a\0b", "")),
+    *(["train", stage, "--out", "run"] for stage in ("", "student", "Teacher", "--loud")),
+    *(
+        ["train", "teacher", *rest]
+        for rest in ([], ["--out"], ["--out", "run", "--steps", "x"], ["--out", "run", "more"])
+    ),
+    *(["train", "teacher", "--out", "run", *rest.split()] for rest in TRAINED),
+    *(["train", "teacher", "--out", value] for value in ("", "good.json", "a\0b", "x" * 5000, "pipe")),
+    ["train", "all", "--out", "run", "--preset", "toybx"],
+    ["train", "films", "--out", "run", "--frames", "33.0"],
+    ["train", "films", "--out", "run", "--budgets", "2,4"],
 ]
 
 ROWS = [
@@ -158,7 +233,7 @@ def test_every_bad_input_is_one_line(tmp_path, monkeypatch, capsys, loaded):
         for name, content in files.items():
             data = content.content if isinstance(content, Raw) else json.dumps(content).encode()
             Path(name).write_bytes(data)
-        before = set(os.listdir())
+        before, start = set(os.listdir()), time.perf_counter()
         try:
             code = main(arguments)
         except BaseException as error:  # noqa: BLE001, also SystemExit is wrong
