@@ -14,7 +14,7 @@ from shotstream_lite.commands.evaluate import Evaluate
 from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
 from shotstream_lite.commands.train import Train
-from shotstream_lite.errors import ShotStreamError
+from shotstream_lite.errors import ShotStreamError, one_line
 
 COMMANDS = {
     "tell": Tell,
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             options = {"prog": "shotstream", "description": ABOUT, "args": arguments}
             return in_one_line(lambda: tyro.extras.subcommand_cli_from_dict(COMMANDS, **options)).run()
     except ShotStreamError as error:
-        print(f"shotstream: {error}", file=sys.stderr)
+        print(f"shotstream: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

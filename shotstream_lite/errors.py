@@ -3,6 +3,7 @@
 Catch `ShotStreamError` to catch them all. Anything else that is raised is a fault of ours.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,12 @@ def reason(error: BaseException) -> str:
     """Why something of others failed, in one line."""
     said = getattr(error, "strerror", None) or str(error)  # PyAV's errors have one too
     return next(iter(said.strip().splitlines()), "") or type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """An error for a terminal: no control characters, and no name or value longer than a line."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(error))
+    return re.sub(r"\S{200,}", lambda long: f"{long[0][:100]}...{long[0][-60:]}", text)
 
 
 def kind(value: Any) -> str:

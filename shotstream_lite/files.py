@@ -179,10 +179,10 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
 
     Raises `error` if it cannot be written, or is there already.
     """
-    named, folder = folder, Path(os.path.realpath(folder))
-    with writing(named, error):
-        if folder.exists() and not replace and any(folder.iterdir()):
-            raise error(f"{named}: is there already: name a new folder")
+    if not replace:
+        check_new(folder, error)
+    with writing(folder, error):
+        folder = Path(os.path.realpath(folder))
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
         part.mkdir()
@@ -198,6 +198,19 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
             if old.exists() and not folder.exists():
                 os.replace(old, folder)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def check_name(path: Path, option: str) -> None:
+    """Raises StoryError for a name that no file can have: too long, with a zero byte."""
+    with writing(option, StoryError), suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()
+
+
+def check_new(folder: str | Path, error: Error = StoryError) -> None:
+    """Raises `error` unless a new folder can take the name, or an empty one has it."""
+    with writing(folder, error), suppress(FileNotFoundError):
+        if any(Path(folder).iterdir()):
+            raise error(f"{shown(folder)}: is there already: name a new folder")
 
 
 def share(folder: Path) -> None:

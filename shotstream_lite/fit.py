@@ -3,7 +3,6 @@
 import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,10 +140,7 @@ def read_configs(folder: Path, download: bool = True) -> dict[str, dict[str, Any
     are of the same sizes unless somebody made another release
     """
     release = read_release(folder) if download else None
-    root = folder
-    if release:
-        with suppress(CheckpointError):
-            root = release.fetch_configs()
+    root = release.fetch_configs() if release else folder
     return {part: read_config(root / part / "config.json", part) for part in PARTS}
 
 

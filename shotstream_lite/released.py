@@ -148,7 +148,8 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
             options = {"allow_patterns": patterns, "local_files_only": offline, "revision": revision or None}
             root = Path(snapshot_download(repository, **options))
         except Exception as error:  # not in the cache; no network, no such repository, a full disk, ...
-            reason = f" and cannot be fetched ({(str(error) or type(error).__name__).splitlines()[0]})"
+            said = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
+            reason = f" and cannot be fetched ({said})"
             continue
         missing, reason = missing_files(root, files), ""
         if not missing:

@@ -3,12 +3,11 @@
 import json
 import os
 import platform
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.files import write_text, writing
+from shotstream_lite.files import check_name, write_text
 from shotstream_lite.story_files import story_json
 
 if TYPE_CHECKING:  # complaints about a story come before torch is imported
@@ -69,8 +68,7 @@ def machine(pipeline: "ShotStreamPipeline") -> dict[str, Any]:
 
 def check_report_path(path: Path, *taken: Path) -> None:
     """Raises StoryError unless a report can be written there; asked before the work starts."""
-    with writing("--json", StoryError), suppress(FileNotFoundError, NotADirectoryError):
-        path.stat()  # a name that no file can have
+    check_name(path, "--json")
     if path.resolve() in [other.resolve() for other in taken]:
         raise StoryError(f"--json {path}: is another file of this command: choose another name")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

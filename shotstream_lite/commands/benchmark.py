@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shotstream_lite.commands.common import place
+from shotstream_lite.commands.common import check_count, place
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.files import check_file
 from shotstream_lite.report import check_report_path, write_report
 from shotstream_lite.story import StoryError
 
@@ -42,12 +44,13 @@ class Benchmark:
 
     def run(self) -> int:
         """Prints the figures and writes them if asked."""
-        if self.shots < 1:
-            raise StoryError(f"--shots is {self.shots}: write 1 or more")
+        check_count(self.shots, "--shots")
         if self.random_weights and self.weights != "student":
             raise StoryError(f"--weights {self.weights}: --random-weights makes a student only, leave one of them out")
         if self.json:
             check_report_path(self.json)
+        if self.tiny_decoder:
+            check_file(self.tiny_decoder, error=CheckpointError)
         sides = {"height": self.height, "width": self.width}
         changes = {side: size for side, size in sides.items() if size is not None}
         figures, table = self._count(changes) if self.count else self._measure(changes)

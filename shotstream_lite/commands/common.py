@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+MOST = 100_000
+"""Stories, or shots of one, that are made at once; weeks of work."""
 
 
 @contextmanager
@@ -48,13 +50,21 @@ def in_one_line(parse: Callable[[], Any]) -> Any:
         if not stop.code:  # --help
             raise
         lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
-        text, _, rest = " ".join(lines).partition("───")
+        if lines[1:2] and re.fullmatch("-{5,}", lines[1]):  # a box and its title, where the terminal has no lines
+            lines = lines[2:]
+        text = re.split("[-─]{5,}", " ".join(lines))[0]
         if wrong := re.match(r"Error parsing (--\S+): .*?\b(int|float)\b[^']*'([^']*)'", text, re.IGNORECASE):
             option, kind, value = wrong.groups()
             fix = "write a whole number" if kind.lower() == "int" else "write a number"
             raise StoryError(f"{option} is {value!r}: {fix}") from None
         text = re.sub(r"Error parsing |usage:.*error: ", "", " ".join(text.split()))
         raise StoryError(f"{text[:300].rstrip('.')}: see --help") from None
+
+
+def check_count(value: int, option: str, most: int = MOST) -> None:
+    """Raises StoryError unless it is a number of stories or shots that somebody can wait for."""
+    if not 1 <= value <= most:
+        raise StoryError(f"{option} is {value}: write a whole number from 1 to {most}")
 
 
 def place(

@@ -26,9 +26,11 @@ class Convert:
         from shotstream_lite.configs import read_config
         from shotstream_lite.convert import convert_transformer
         from shotstream_lite.errors import CheckpointError
+        from shotstream_lite.files import check_new
         from shotstream_lite.presets import PRESETS, find_folder
         from shotstream_lite.released import read_release
 
+        check_new(self.target, CheckpointError)
         source = Path(self.source).expanduser()
         if self.source in PRESETS or source.is_dir() or not (source.suffix or source.exists()):
             folder = find_folder(self.source)

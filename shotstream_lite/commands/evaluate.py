@@ -4,8 +4,11 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from shotstream_lite.commands.common import check_count
 from shotstream_lite.report import check_report_path, write_report
 from shotstream_lite.story import StoryError
+
+MAX_SEED = 2**40  # times a million, and the number of a story: a seed
 
 
 @dataclass
@@ -43,8 +46,11 @@ class Evaluate:
     def run(self) -> int:
         """Prints the table and writes the figures if asked."""
         for name in ("stories", "shots"):
-            if getattr(self, name) < 1:
-                raise StoryError(f"--{name} is {getattr(self, name)}: write 1 or more")
+            check_count(getattr(self, name), f"--{name}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise StoryError(f"--seed is {self.seed}: write a whole number from 0 to {MAX_SEED}")
+        if not self.weights:
+            raise StoryError("--weights names nothing: name whose films to measure, such as student")
         if self.json:
             check_report_path(self.json)
         if importlib.util.find_spec("scenedetect") is None:

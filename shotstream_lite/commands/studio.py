@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shotstream_lite.files import check_name
+
 
 @dataclass
 class Studio:
@@ -29,6 +31,8 @@ class Studio:
 
     def run(self) -> int:
         """Opens the page and stays until Ctrl-C."""
+        if self.stories:
+            check_name(self.stories, "--stories")
         from shotstream_lite.studio import launch
 
         options = {name: value for name, value in vars(self).items() if name not in ("preset", "weights", "open")}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, place
-from shotstream_lite.errors import ShotStreamError, StoryError, about
+from shotstream_lite.errors import CheckpointError, ShotStreamError, StoryError, about
 from shotstream_lite.files import check_file, remove_left, writing
 from shotstream_lite.report import check_report_path, story_report, summary, write_report
 from shotstream_lite.story import Story, check_frames
@@ -66,6 +66,8 @@ class Tell:
             return BAD_INPUT
         many = os.path.isdir(self.story) or len(stories) > 1
         films = self._films(stories, many)
+        if self.tiny_decoder:
+            check_file(self.tiny_decoder, error=CheckpointError)
         if sys.stderr.isatty():
             print(f"shotstream: loading {self.preset} ...", file=sys.stderr)
         began = time.perf_counter()

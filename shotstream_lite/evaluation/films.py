@@ -45,18 +45,22 @@ class ModelSpec:
     @classmethod
     def parse(cls, name: str, preset: str | Path) -> "ModelSpec":
         """Raises StoryError for settings that are no SETTING=VALUE."""
-        model, _, wishes = name.partition("@")
+        model, at, wishes = name.partition("@")
         folder, _, weights = model.rpartition(":")
-        settings = {}
-        for wish in _split(wishes):
+        settings: dict[str, Any] = {}
+        for wish in _split(wishes) if at else []:
             key, sign, value = wish.partition("=")
-            if not sign:
-                raise StoryError(f"--weights {name}: {wish!r} is no setting: write student@budget=2,policy=first")
+            if not sign or key in settings:
+                what = "is there twice" if sign else "is no setting"
+                raise StoryError(f"--weights {name}: {wish!r} {what}: write student@budget=2,policy=first")
             try:
                 settings[key] = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 settings[key] = value
-        return cls(name, folder or preset, weights, settings, settings.pop("float8", False) is True)
+        float8 = settings.pop("float8", False)
+        if not isinstance(float8, bool):
+            raise StoryError(f"--weights {name}: float8 is {float8!r}: write true or false")
+        return cls(name, folder or preset, weights, settings, float8)
 
     def pipeline(self, device: str) -> ShotStreamPipeline:
         """Loads the model, with its settings changed. Raises CheckpointError, and StoryError for a wrong setting."""
@@ -119,4 +123,4 @@ def _split(wishes: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += letter
-    return [part for part in parts if part]
+    return parts

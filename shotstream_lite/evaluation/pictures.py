@@ -1,12 +1,12 @@
 """Contact sheets: a story a sheet, a shot a row, real film beside what each teller made of it."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from shotstream_lite.files import whole_file
 from shotstream_lite.film import film_strip
 
 STILLS = 4
@@ -51,6 +51,5 @@ def contact_sheet(captions: Sequence[str], films: Mapping[str, Sequence[np.ndarr
 
 def write_sheet(sheet: np.ndarray, path: Path) -> None:
     """Saves a picture as .png, whole or not at all."""
-    part = path.with_suffix(".part")
-    Image.fromarray(sheet).save(part, format="PNG")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        Image.fromarray(sheet).save(part, format="PNG")

@@ -1,7 +1,7 @@
 """`shotstream evaluate`: held-out stories told by several models and drawn by the renderer, and what is read there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.specs]
-        for name in names:
-            if names.count(name) > 1:
+        made = [replace(spec, name="") for spec in self.specs]
+        for name, what in zip(names, made, strict=True):
+            if made.count(what) > 1:
                 raise StoryError(f"--weights names {name} twice: name it once")
         for option in ("keep", "pictures"):
             if getattr(self, option):

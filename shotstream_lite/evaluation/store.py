@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from shotstream_lite.errors import about
 from shotstream_lite.evaluation.films import Film, ModelSpec
 from shotstream_lite.evaluation.reading import Scores
+from shotstream_lite.files import whole_file, writing
 from shotstream_lite.film import FilmWriter, read_film
 from shotstream_lite.presets import model_folder
 from shotstream_lite.story import StoryError
@@ -20,10 +22,8 @@ MEASURES = 2  # raised whenever more is measured of a film, so that scores of be
 
 def check_folder(folder: Path, option: str) -> None:
     """Makes the folder. Raises StoryError if it cannot be written to."""
-    try:
+    with about(option), writing(folder, StoryError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoryError(f"{option} {folder}: no folder can be there ({error.strerror}): choose another") from None
     if not os.access(folder, os.W_OK):
         raise StoryError(f"{option} {folder}: cannot be written to: choose another folder")
 
@@ -67,10 +67,8 @@ class Kept:
         with FilmWriter(self._path(number, ".mp4"), fps, SCALE) as writer:
             for shot in film.shots:
                 writer.write(shot)
-        part = self._path(number, ".part")
-        with open(part, "wb") as file:
+        with whole_file(self._path(number, ".npz")) as part, open(part, "wb") as file:
             np.savez(file, made_by=self.made_by, **scores)
-        os.replace(part, self._path(number, ".npz"))
 
     def shots(self, number: int, lengths: list[int]) -> list[np.ndarray]:
         """The kept film in its shots, for looking at: H.264 is not exact."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from shotstream_lite.errors import StoryError
+from shotstream_lite.files import check_name
 from shotstream_lite.flow import FEW_STEPS, TIMESTEPS
 from shotstream_lite.rope import SHOT_PHASE
 
@@ -94,6 +95,7 @@ class RunConfig:
         for option, folder in [("--after", path) for path in self.after] + [("--start", self.start)]:
             if folder and not folder.is_dir():
                 raise StoryError(f"{option} {folder}: is no folder: name one that holds earlier stages")
+        check_name(self.out, "--out")
         if self.out.exists() and not self.out.is_dir():
             raise StoryError(f"--out {self.out}: is a file: name a folder")
 
