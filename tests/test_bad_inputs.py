@@ -242,13 +242,7 @@ def test_every_bad_input_is_one_line(tmp_path, monkeypatch, capsys, loaded):
         longest = 1200 if "wan-1.3b" in arguments else 600  # of a released model every missing file is named
         said = [line for line in err.splitlines() if not line.endswith("passed over")]
         wrote = {name for name in set(os.listdir()) - before if name != "films"} | set(Path(".").glob("films/*"))
-        if (
-            code != 2
-            or len(said) != 1
-            or len(said[0]) > (1200 if "wan-1.3b" in arguments else 600)
-            or not said[0].startswith("shotstream: ")
-            or wrote
-        ):
+        if code != 2 or len(said) != 1 or len(said[0]) > longest or not said[0].startswith("shotstream: ") or wrote:
             mishandled.append(f"{str((arguments, files and data[:80]))[:200]}: {code} {err[:300]!r} {wrote}")
     assert len(ROWS) >= 400
     assert not mishandled, f"{len(mishandled)} of {len(ROWS)}:\n" + "\n".join(mishandled)
