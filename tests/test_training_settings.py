@@ -57,13 +57,13 @@ ADAM = {"lr": (3e-3, 1), "warmup": (3, 1), "steps": (50, 2), "lr_floor": (0.9, 2
 ADAM |= {"weight_decay": (20.0, 1), "clip": (TINY, 1), "optimizer": ("muon", 1), "seed": (77, 1)}
 ADAM |= {"precision": ("bf16", 1)}
 MEMORY = {"budget": (3, 1), "policy": ("first", 1), "captions": ("target", 1), "phase": (0.0, 1), "shift": (8.0, 1)}
-MEMORY |= {"drop_context": (1.0, 1), "text_tokens": (40, 1), "batch": (4, 1)}
+MEMORY |= {"drop_context": (1.0, 1), "lengths": ((2,), 1), "text_tokens": (40, 1), "batch": (4, 1)}
 THE_SAME = {"accumulate": (2, {}), "checkpointing": (True, {})}  # in less memory
 STUDENT = {"chunk": (1, 1), "student_steps": ((1000, 250), 1), "indicator": ("embedding", 0)}
 CHANGES = {
     "base": ADAM
     | {"image_steps": (2, 2), "image_batch": (4, 1), "batch": (4, 2), "shift": (8.0, 1), "drop_caption": (1.0, 1)}
-    | {"text_tokens": (40, 1), "text": (False, {"text_encoder": 1, "transformer": 2})}
+    | {"lengths": ((2,), 2), "text_tokens": (40, 1), "text": (False, {"text_encoder": 1, "transformer": 2})}
     | {"seed": (77, {"text_encoder": 0, "transformer": 1})},
     "teacher": ADAM
     | MEMORY
@@ -94,7 +94,13 @@ CHANGES = {
     | {"indicator": ("embedding", {"student": 0})},
     "codec": ADAM
     | {"kl": (100.0, 1), "frame_steps": (1, 2), "shots": (120, 1), "seed": (77, 0), "steps": (50, {})}
-    | {"lr_floor": (0.9, {})},
+    | {
+        "lr_floor": (0.9, {}),
+        "world": ("toybox2", 1),
+        "base_dim": (8, 0),
+        "patch_size": (1, 0),
+        "wide_channels": (14, 0),
+    },
     "codec clips": {"clip_lr": (3e-3, 1), "steps": (50, 2), "lr_floor": (0.9, 2), "clip": (TINY, 1), "warmup": (3, 1)},
     "decoder": ADAM | {"noise": (1.0, 1), "shots": (8, 1)},
     "probe": ADAM | {"batch": (4, 1), "shots": (8, 1), "seed": (77, 0)},
@@ -133,6 +139,7 @@ class Updates:
         monkeypatch.setattr(base, "build_transformer", lambda channels: tiny_transformer(0))
         for module in (codec, decoder):
             monkeypatch.setattr(module, "film_pool", self._pool)
+        monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: self._pool(shots, seed + 1))
         monkeypatch.setattr(codec, "BATCHES", {1: 2, 5: 1})
         monkeypatch.setattr(probe, "accuracy", lambda *_: {})
         monkeypatch.setattr(probe, "held_out", lambda: None)

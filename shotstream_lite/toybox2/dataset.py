@@ -22,7 +22,7 @@ from shotstream_lite.history import POLICIES, select
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption
 from shotstream_lite.toybox2.renderer import render
-from shotstream_lite.toybox2.world import LONGEST, SHOT_FRAMES, ToyStory, draw_story
+from shotstream_lite.toybox2.world import HEIGHT, LONGEST, SHOT_FRAMES, WIDTH, ToyStory, draw_story
 
 STORY_SHOTS = 12
 LENGTHS, SHARES = (33, SHOT_FRAMES, LONGEST), (0.35, 0.4, 0.25)  # pixel frames of a shot, and how often
@@ -45,6 +45,16 @@ def key_frames(frames: int, budgets: Iterable[int] = (6,), policies: Iterable[st
     """Every frame that the policies can ask of a shot of `frames` pixel frames, whatever the story's length."""
     asked = (select([frames] * shots, b, policy) for b in budgets for policy in policies for shots in range(1, b + 2))
     return sorted({frame for picked in asked for _, frame in picked})
+
+
+def film_pool(shots: int, seed: int, frames: int = 33) -> np.ndarray:
+    """Stretches of the shots of many stories, uint8 [shots, frames, 128, 224, 3]; half of them begin in mid-shot."""
+    rng = np.random.default_rng(seed)
+    pool = np.empty((shots, frames, HEIGHT, WIDTH, 3), np.uint8)
+    takes = ((story, take) for story in iter(lambda: draw_story(rng, STORY_SHOTS), None) for take in story.takes)
+    for i, (story, take) in zip(range(shots), takes, strict=False):
+        pool[i] = render(story, take, frames, start=int(rng.integers(2)) * int(rng.integers(LONGEST - frames + 1)))
+    return pool
 
 
 @dataclass(frozen=True)

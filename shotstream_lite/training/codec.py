@@ -1,4 +1,4 @@
-"""Stage 0: the toybox's Wan VAE, 64x96 pixels to 8x12 latents.
+"""Stage 0: the toybox's Wan VAE.
 
 Single frames come first and clips after: shown clips from the start, the causal decoder finds nothing to hold on to for
 hundreds of steps. On a single frame every causal convolution sees zeros before it, so it is a 2-D convolution with
@@ -29,15 +29,16 @@ from torch import Tensor
 from shotstream_lite.errors import StoryError
 from shotstream_lite.presets import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
+from shotstream_lite.toybox2.dataset import film_pool as second_film_pool
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.loop import Run, descend, learning_rate
 from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.weights import save_whole
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 16  # while it learns; fewer are kept
 COMPACT_SHOTS = 96  # that say which channels matter
 # frames in a clip -> clips in a batch, on each process
-BATCHES = {1: 16, 5: 5, 9: 3, 13: 2}
+BATCHES = {1: 16, 5: 5, 9: 3, 13: 2, 17: 2}
 
 
 @dataclass(kw_only=True)
@@ -50,30 +51,34 @@ class CodecConfig(StageConfig):
     lr: float = 0.02
     clip_lr: float = 0.01
     kl: float = 2e-4
+    world: Literal["toybox", "toybox2"] = "toybox"  # whose films it learns
+    base_dim: int = 16  # channels of its widest feature maps; four times as many of the smallest
+    patch_size: int = 2  # pixels of a side that enter as channels; four patches a side are a latent cell
+    wide_channels: int = LATENT_CHANNELS
     channels: int = 12  # latent channels kept in the end
     shots: int = 500  # rendered shots to draw from
 
     def check(self) -> None:
         """As in `RunConfig`."""
         super().check()
-        if self.channels > LATENT_CHANNELS:
-            raise StoryError(f"--channels is {self.channels}: write a number from 1 to {LATENT_CHANNELS}")
+        if self.channels > self.wide_channels:
+            raise StoryError(f"--channels is {self.channels}: write a number from 1 to {self.wide_channels}")
         if self.shots < COMPACT_SHOTS:
             raise StoryError(f"--shots is {self.shots}: the codec needs {COMPACT_SHOTS} or more at its end")
 
 
-def build_codec(channels: int = LATENT_CHANNELS) -> AutoencoderKLWan:
-    """The toybox's codec: Wan's own class, 8x8 pixels and 4 frames to a latent cell, 1.9 M parameters."""
+def build_codec(channels: int = LATENT_CHANNELS, base_dim: int = 16, patch_size: int = 2) -> AutoencoderKLWan:
+    """The toybox's codec: Wan's own class, `4 * patch_size` pixels a side and 4 frames to a latent cell."""
     vae = AutoencoderKLWan(
-        base_dim=16,
+        base_dim=base_dim,
         z_dim=channels,
         dim_mult=[1, 2, 4],
         num_res_blocks=1,
         temperal_downsample=[True, True],
-        in_channels=12,
-        out_channels=12,
-        patch_size=2,
-        scale_factor_spatial=8,
+        in_channels=3 * patch_size**2,
+        out_channels=3 * patch_size**2,
+        patch_size=patch_size,
+        scale_factor_spatial=4 * patch_size,
         **_standard(channels),
     )
     with torch.no_grad():
@@ -87,12 +92,12 @@ def codec_loss(vae: AutoencoderKLWan, pixels: Tensor, draws: Draws, kl: float) -
     Shape:
         pixels: [batch, 3, frames, height, width] in [-1, 1]
     """
-    single = pixels.shape[2] == 1
+    single, patch = pixels.shape[2] == 1, vae.config.patch_size
     if single:
         with frame_convolutions(vae):
-            posterior = DiagonalGaussianDistribution(vae.quant_conv(vae.encoder(patchify(pixels, 2))))
+            posterior = DiagonalGaussianDistribution(vae.quant_conv(vae.encoder(patchify(pixels, patch))))
             latents = _sample(posterior, draws)
-            decoded = unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), 2)
+            decoded = unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), patch)
     else:
         posterior = vae.encode(pixels).latent_dist
         decoded = decode_unclamped(vae, _sample(posterior, draws))
@@ -157,9 +162,11 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
     """Trains the codec and stores it with compact latents."""
     run = Run("codec", config)
     torch.manual_seed(config.seed)
-    vae = run.trained(load_codec(config.start) if config.start else build_codec())
+    size = config.wide_channels, config.base_dim, config.patch_size
+    vae = run.trained(load_codec(config.start) if config.start else build_codec(*size))
     frame_steps = 0 if config.start else config.frame_steps
-    pool = film_pool(config.shots, seed=config.seed)
+    draw = film_pool if config.world == "toybox" else second_film_pool
+    pool = draw(config.shots, seed=config.seed)
     optimizer = run.optimizer(vae)
 
     def train_step(step: int) -> dict[str, float]:
@@ -194,7 +201,7 @@ def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int =
     variance, axes = variance.flip(0)[:channels], axes.flip(1)[:, :channels]
     inward, outward = (axes / variance.sqrt()).T, axes * variance.sqrt()
 
-    small = build_codec(channels)
+    small = build_codec(channels, vae.config.base_dim, vae.config.patch_size)
     folded = ("encoder.conv_out.", "quant_conv.", "post_quant_conv.", "decoder.conv_in.")
     small.load_state_dict({k: v for k, v in vae.state_dict().items() if not k.startswith(folded)}, strict=False)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shotstream_lite.convert import read_checkpoint
-from shotstream_lite.errors import CheckpointError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.rollout import joint_states
-from shotstream_lite.training.batches import Films, NextShotBatch, collate, next_shot_batch
+from shotstream_lite.training.batches import Films, NextShotBatch, collate, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -40,6 +40,8 @@ class OdePairsConfig(Student, NextShot, RunConfig):
     def check(self) -> None:
         """As in `RunConfig`."""
         super().check()
+        if len(self.lengths) > 1:
+            raise StoryError("--lengths: pairs are of one length, name one")
         state_indices(self.student_steps, self.sampling_steps)
 
 
@@ -75,7 +77,8 @@ def generate(config: OdePairsConfig, films: Films) -> None:
         for start in range(0, len(missing), config.batch):
             numbers = missing[start : start + config.batch]
             draws = Draws(config.seed, 0, numbers, run.device)
-            batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+            latents = drawn_length(draws, config.lengths)
+            batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
             with run.accelerator.autocast():
                 path = teacher_path(teacher, batch, text(batch.captions), draws, config)
                 trajectory = torch.stack([state for i, state in enumerate(path) if i in states], dim=1)
