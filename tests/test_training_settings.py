@@ -31,7 +31,7 @@ from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
 # What is no part of the updates. `channels` are chosen when the codec is stored.
 ASIDE = {"out", "after", "start", "compile", "shard", "resume", "save_every", "sample_every", "tensorboard", "channels"}
-ASIDE.add("dry_run")
+ASIDE |= {"dry_run", "heads", "layers"}  # the model is built before the first of them
 TINY = 1e-9  # a clip so small that Adam's epsilon stops nearly all motion
 STEPS = {"steps": 4, "warmup": 0, "sample_every": 0}
 SHOT = {"batch": 2, "drop_context": 0.0}
@@ -136,7 +136,7 @@ class Updates:
     def __init__(self, monkeypatch, folder, trained) -> None:
         self.folder, self.trained, self.films = folder, trained, tiny_films(budgets=(3, 6))
         monkeypatch.setattr(Run, "steps", lambda run, *args, **parts: self._two(run, *args, **parts))
-        monkeypatch.setattr(base, "build_transformer", lambda channels: tiny_transformer(0))
+        monkeypatch.setattr(base, "build_transformer", lambda *_: tiny_transformer(0))
         for module in (codec, decoder):
             monkeypatch.setattr(module, "film_pool", self._pool)
         monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: self._pool(shots, seed + 1))

@@ -15,7 +15,7 @@ from shotstream_lite.convert import CheckpointError, read_checkpoint
 from shotstream_lite.history import POLICIES, select
 from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.story import Shot, Story
-from shotstream_lite.toybox.captions import global_caption, scene_caption, shot_caption
+from shotstream_lite.toybox.captions import global_caption, scene_caption, shot_caption, vocabulary
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import HEIGHT, SHOT_FRAMES, WIDTH, ToyStory, draw_story
 
@@ -106,6 +106,10 @@ class LatentFilms:
         """What describes a shot without its story."""
         toy = story_of(int(self.seeds[story]), self.clips.shape[1])
         return scene_caption(toy, toy.takes[shot], words)
+
+    def vocabulary(self) -> list[str]:
+        """All words that captions may have."""
+        return vocabulary()
 
     def example(self, shots: int) -> Story:
         """A written story that is not among any films, to look at what a model makes of it."""

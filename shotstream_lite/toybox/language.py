@@ -1,16 +1,19 @@
 """The toybox's text encoder: a small UMT5 and a tokenizer that knows the words of `captions` and nothing else."""
 
+from collections.abc import Sequence
+
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from shotstream_lite.toybox.captions import vocabulary
+from shotstream_lite.toybox import captions
 
+VOCABULARY = captions.vocabulary()
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(vocabulary: Sequence[str] = VOCABULARY) -> PreTrainedTokenizerFast:
     """One token a word. The number in "shot3:" is dropped, so that a story may have more shots than training saw."""
-    words = [PAD, END, UNKNOWN, *vocabulary()]
+    words = [PAD, END, UNKNOWN, *vocabulary]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace(Regex(r"shot\d+:"), " shot : ")]

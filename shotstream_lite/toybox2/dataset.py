@@ -4,7 +4,7 @@ Shots come in three lengths, and how a shot goes on never depends on its length,
 a short one: a batch takes shots of at least its own length and cuts them.
 """
 
-import os
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from shotstream_lite.codec import Codec, latent_frames
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.convert import CheckpointError, read_checkpoint
 from shotstream_lite.history import POLICIES, select
+from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.story import Shot, Story
-from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption
+from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption, vocabulary
 from shotstream_lite.toybox2.renderer import render
 from shotstream_lite.toybox2.world import HEIGHT, LONGEST, SHOT_FRAMES, WIDTH, ToyStory, draw_story
 
@@ -106,6 +106,10 @@ class ToyFilms:
         told = story_of(self.seeds[story], len(self.clips[story]))
         return scene_caption(told, told.takes[shot], words)
 
+    def vocabulary(self) -> list[str]:
+        """All words that captions may have."""
+        return vocabulary()
+
     def example(self, shots: int) -> Story:
         """A written story that is not among any films, to look at what a model makes of it."""
         story, words = story_of(HELD_OUT_SEED - 1, shots), np.random.default_rng(0)
@@ -120,23 +124,23 @@ def encode_stories(
     budgets: tuple[int, ...] = (6,),
     part: tuple[int, int] = (0, 1),
 ) -> None:
-    """Renders and encodes stories, `per_file` to a file, and skips the files that are already there.
+    """Renders and encodes stories, `per_file` to a file; what is there already of the same codec and budgets is kept.
 
     Args:
-        folder: where `films-<first seed>.safetensors` are kept; stale files of another codec must not lie there.
+        folder: where `films-<first seed>.safetensors` are kept.
         budgets: of context frames that later stages may use.
         part: process k of n does every n-th file.
     """
     seeds = list(seeds)
     folder.mkdir(parents=True, exist_ok=True)
     process, processes = part
+    made = {"world": "toybox2", "codec": encoder_fingerprint(codec.vae), "budgets": budgets, "shots": STORY_SHOTS}
     starts = range(process * per_file, len(seeds), processes * per_file)
     for start in tqdm(starts, desc="encode stories", mininterval=10, disable=process > 0):
-        path = folder / f"films-{seeds[start]:07d}.safetensors"
-        if not path.exists():
-            unfinished = path.with_suffix(f".part{process}")
-            save_file(_encode_some(codec, seeds[start : start + per_file], budgets), unfinished)
-            os.replace(unfinished, path)
+        path, some = folder / f"films-{seeds[start]:07d}.safetensors", seeds[start : start + per_file]
+        key = key_of(seeds=some, **made)
+        if not is_kept(path, key):
+            keep(path, _encode_some(codec, some, budgets), key, made=made)
 
 
 def load_films(folder: Path) -> ToyFilms:
@@ -144,13 +148,14 @@ def load_films(folder: Path) -> ToyFilms:
 
     Raises CheckpointError when that is nothing, or when the files are not of one kind.
     """
-    files = [load_file(path) for path in sorted(folder.glob("films-*.safetensors"))]
-    if not files:
+    paths = sorted(folder.glob("films-*.safetensors"))
+    if not paths:
         raise CheckpointError(f"{folder}: holds no encoded stories: run `shotstream train films` first")
-    budgets = {tuple(f["budgets"].tolist()) for f in files}
-    if len(budgets) > 1:
-        raise CheckpointError(f"{folder}: holds films of different --budgets: remove the folder and encode again")
-    films = ToyFilms([], [], [], budgets.pop())
+    if len({json.dumps(notes(path).get("made")) for path in paths}) > 1:
+        how = "remove the folder and run `shotstream train films` again"
+        raise CheckpointError(f"{folder}: holds films of different worlds, codecs or --budgets: {how}")
+    files = [read_checkpoint(path) for path in paths]
+    films = ToyFilms([], [], [], tuple(files[0]["budgets"].tolist()))
     for file in files:
         clips, stills = file["clips"], file["stills"]  # [channels, all latents, h, w], [all keys, channels, h, w]
         for seed in file["seeds"].tolist():

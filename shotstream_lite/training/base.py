@@ -34,20 +34,22 @@ class BaseConfig(StageConfig):
     drop_caption: float = 0.1
     text_tokens: int = 64  # length of a caption's embedding
     lengths: tuple[int, ...] = ()  # latents of a shot, as in `NextShot`
+    heads: int = 4  # of attention, each 32 wide
+    layers: int = 8
     text: bool = True  # the text encoder learns along; not once other stages read what it writes
 
 
-def build_transformer(channels: int = 12) -> ShotStreamTransformer:
-    """The toybox's transformer: Wan with 8 layers of width 128, 2.3 M parameters, for latents of so many channels."""
+def build_transformer(channels: int = 12, heads: int = 4, layers: int = 8) -> ShotStreamTransformer:
+    """The toybox's transformer: Wan in miniature, 32 of its width a head, for latents of so many channels."""
     return ShotStreamTransformer(
-        num_attention_heads=4,
+        num_attention_heads=heads,
         attention_head_dim=32,
         in_channels=channels,
         out_channels=channels,
         text_dim=64,
         freq_dim=64,
-        ffn_dim=512,
-        num_layers=8,
+        ffn_dim=128 * heads,
+        num_layers=layers,
     )
 
 
@@ -58,8 +60,9 @@ def train_base(config: BaseConfig, films: Films) -> None:
     if config.start:
         transformer, (text_encoder, tokenizer) = initial_model(config, "base", "base"), text_of(config)
     else:
-        tokenizer = build_tokenizer()
-        text_encoder, transformer = build_text_encoder(tokenizer), build_transformer(films.channels)
+        tokenizer = build_tokenizer(films.vocabulary())
+        text_encoder = build_text_encoder(tokenizer)
+        transformer = build_transformer(films.channels, config.heads, config.layers)
     transformer = run.trained(transformer)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
     optimizer = run.optimizer(transformer, text_encoder)

@@ -44,6 +44,9 @@ class Films(Protocol):
     def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
         """A caption that describes a shot without its story."""
 
+    def vocabulary(self) -> list[str]:
+        """All words of their captions, for a text encoder that learns along."""
+
     def example(self, shots: int) -> Story:
         """A written story to look at what a model makes of it."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.kept import encoder_fingerprint, notes
@@ -9,15 +10,16 @@ from shotstream_lite.presets import load_codec
 from shotstream_lite.toybox.dataset import (
     HELD_OUT_SEED,
     TRAIN_SEED,
-    LatentFilms,
     encode_stories,
     key_frames,
     load_films,
 )
 from shotstream_lite.toybox.world import SHOT_FRAMES
+from shotstream_lite.toybox2 import dataset as toybox2
+from shotstream_lite.training.batches import Films
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.stage import NextShot, RunConfig
-from shotstream_lite.training.videos import RecordedFilms, encode_videos, find_videos, load_videos
+from shotstream_lite.training.videos import encode_videos, find_videos, load_videos
 from shotstream_lite.training.weights import codec_of, folder_with
 
 
@@ -25,7 +27,8 @@ from shotstream_lite.training.weights import codec_of, folder_with
 class FilmsConfig(RunConfig):
     """Encode films for all later stages; what is there already is kept."""
 
-    stories: int = 400  # of the miniature world
+    world: Literal["toybox", "toybox2"] = "toybox"  # the edition of the miniature world
+    stories: int = 400  # of it
     first: int = TRAIN_SEED  # seed of the first of them
     videos: Path | None = None  # real films instead: one, a folder, or a released table (see `videos`)
     frames: int = SHOT_FRAMES  # of every shot of real films, 4k+1
@@ -59,21 +62,26 @@ def encode_films(config: FilmsConfig) -> None:
         raise CheckpointError(f"{folder}: holds {'drawn' if videos else 'real'} films already: choose another --out")
     if videos is None:
         seeds = range(config.first, config.first + config.stories)
-        encode_stories(codec, seeds, folder, keys=key_frames(SHOT_FRAMES, config.budgets), part=part)
+        if config.world == "toybox":
+            encode_stories(codec, seeds, folder, keys=key_frames(SHOT_FRAMES, config.budgets), part=part)
+        else:
+            toybox2.encode_stories(codec, seeds, folder, budgets=config.budgets, part=part)
     else:
         keys = key_frames(config.frames, config.budgets)
         encode_videos(codec, videos, folder, config.frames, (config.height, config.width), keys, part)
 
 
-def films_of(config: RunConfig) -> LatentFilms | RecordedFilms:
+def films_of(config: RunConfig) -> Films:
     """What `encode_films` has left for a run. Raises CheckpointError.
 
     Films of another codec than the run's, or without the frames that the stage will ask for, are no good either.
     """
     folder = folder_with(config, "films") / "films"
     real = sorted(folder.glob("video-*.safetensors"))
-    films = load_videos(folder) if real else load_films(folder)
-    made = notes((real or sorted(folder.glob("films-*.safetensors")))[0]).get("made")
+    found = real or sorted(folder.glob("films-*.safetensors"))
+    made = notes(found[0]).get("made") if found else None
+    second = made and made.get("world") == "toybox2"
+    films = load_videos(folder) if real else toybox2.load_films(folder) if second else load_films(folder)
     codec = next((place for place in config.folders if (place / "vae").is_dir()), None)
     if made and codec and made["codec"] != encoder_fingerprint(load_codec(codec)):
         raise CheckpointError(f"{folder}: was encoded by another codec than {codec / 'vae'}: encode the films again")

@@ -24,7 +24,7 @@ AT_LEAST_ONE = (
     "lora_rank",
     "sampling_steps",
 )
-AT_LEAST_ONE += ("wide_channels", "base_dim", "patch_size")
+AT_LEAST_ONE += ("wide_channels", "base_dim", "patch_size", "heads", "layers")
 POSITIVE = ("lr", "clip_lr", "critic_lr", "clip", "critic_clip", "shift", "lora_alpha")
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, 10**9)),

@@ -26,6 +26,7 @@ from shotstream_lite.film import pyav
 from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.story_files import beside, load_story, ranges, read_table
+from shotstream_lite.toybox.captions import words
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
@@ -244,6 +245,10 @@ class RecordedFilms:
     def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
         """The caption for a shot without its story: the same one."""
         return self.lines[story][shot]
+
+    def vocabulary(self) -> list[str]:
+        """All words of the captions."""
+        return sorted({word for lines in self.lines for line in lines for word in words("shot : " + line)})
 
     def example(self, shots: int) -> Story:
         """The first film's story, as far as it goes."""

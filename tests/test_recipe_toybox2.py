@@ -1,0 +1,54 @@
+"""The recipe of the second edition, rehearsed: every stage from the codec on, a step or two each, at tiny sizes."""
+
+import json
+
+import pytest
+
+from shotstream_lite.toybox2 import dataset
+from shotstream_lite.training import codec, recipe
+
+TINY = ["--steps", "1", "--sample-every", "0"]
+SHOTS = [*TINY, "--batch", "2", "--lengths", "3", "6", "--budget", "2"]
+STAGES = {
+    "codec": [
+        *TINY,
+        "--frame-steps",
+        "0",
+        "--shots",
+        "96",
+        "--base-dim",
+        "4",
+        "--wide-channels",
+        "8",
+        "--channels",
+        "6",
+    ],
+    "films": ["--stories", "2", "--budgets", "2"],
+    "base": [*TINY, "--image-steps", "0", "--batch", "2", "--lengths", "3", "6", "--heads", "1", "--layers", "1"],
+    "teacher": [*SHOTS, "--image-batch", "2"],
+    "causal-init": SHOTS,
+    "intra-shot": SHOTS,
+    "inter-shot": [*SHOTS, "--steps", "3", "--shots", "5", "--lora-rank", "2"],
+}
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """Short shots."""
+    monkeypatch.setattr(codec, "BATCHES", {5: 1})
+    monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
+    monkeypatch.setattr(dataset, "LENGTHS", (9, 17, 25))
+    dataset.lengths_of.cache_clear()
+    yield
+    dataset.lengths_of.cache_clear()
+
+
+def test_every_stage_runs_on_films_of_the_second_edition(tmp_path, small_world):
+    for stage, options in STAGES.items():
+        assert recipe.main(["--preset", "toybox2", stage, "--out", str(tmp_path), *options]) == 0
+    films = dataset.load_films(tmp_path / "films")
+    assert len(films) == 2 and films.channels == 6 and films.clip(0, 0).shape[-2:] == (8, 14)
+    assert {clip.shape[1] for story in films.clips for clip in story} == {3, 5, 7}
+    for stage in ("base", "teacher", "causal-init", "intra-shot", "inter-shot"):
+        config = json.loads((tmp_path / stage / "config.json").read_text(encoding="utf-8"))
+        assert config["num_layers"] == 1 and config["in_channels"] == 6
