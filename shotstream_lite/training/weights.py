@@ -36,6 +36,10 @@ SHARED = ("budget", "policy", "captions", "phase", "shift", "text_tokens")
 
 def earlier(config: RunConfig, stage: str) -> ShotStreamTransformer:
     """What an earlier stage made. Raises CheckpointError if it was trained with other settings of `SHARED`."""
+    return _load(_folder_of_earlier(config, stage), stage)
+
+
+def _folder_of_earlier(config: RunConfig, stage: str) -> Path:
     folder = folder_with(config, stage)
     trained = folder / stage / "settings.json"
     if isinstance(config, NextShot) and trained.is_file():
@@ -45,7 +49,7 @@ def earlier(config: RunConfig, stage: str) -> ShotStreamTransformer:
                 raise CheckpointError(
                     f"--{name.replace('_', '-')} is {own}, but {folder / stage} was trained with {value}: {how}"
                 )
-    return _load(folder, stage)
+    return folder
 
 
 def initial_model(config: RunConfig, stage: str, before: str) -> ShotStreamTransformer:
@@ -59,7 +63,7 @@ def initial_model(config: RunConfig, stage: str, before: str) -> ShotStreamTrans
 def initial_weights(config: RunConfig, stage: str, before: str) -> tuple[Path, str]:
     """The folder and the name in it of what `initial_model` loads. Raises CheckpointError."""
     if config.start is None:
-        return folder_with(config, before), before
+        return _folder_of_earlier(config, before), before
     stage = stage if (config.start / stage).is_dir() else "transformer"
     if not (config.start / stage).is_dir():
         raise CheckpointError(f"{config.start}: holds no {stage}: name another folder with --start")
