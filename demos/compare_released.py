@@ -86,7 +86,7 @@ def main(
             compile_halves(ours.transformer)
             compile_norms(ours.codec.vae)
         figures = {"random_weights": random_weights, "compiled": compile} | compare(ours, modules, shots)
-        print(render(figures))
+        print(report_text(figures))
         if json:
             write_report(figures, json)
     except torch.OutOfMemoryError:
@@ -180,7 +180,7 @@ def tell(
 
 
 def compare(ours: ShotStreamPipeline, modules: SimpleNamespace, shots: int) -> dict[str, Any]:
-    """Builds the released pipeline, warms both up and measures; the figures of `render`."""
+    """Builds the released pipeline, warms both up and measures; the figures of `report_text`."""
     theirs = build_released(modules, ours)
     tell(ours, theirs, modules.ar, 2, "Before the story.")  # other captions, which ours will not remember
     mine, others, chunk = tell(ours, theirs, modules.ar, shots)
@@ -221,7 +221,7 @@ def summary(timings: list[Timing], frames: int) -> dict[str, float]:
     }
 
 
-def render(figures: Mapping[str, Any]) -> str:
+def report_text(figures: Mapping[str, Any]) -> str:
     """The figures as a table; a ratio above 1 is how many times better ours is."""
     ours, theirs, m = figures["ours"], figures["released"], figures["machine"]
     kind = ("random" if figures["random_weights"] else "released") + " weights"

@@ -140,7 +140,7 @@ def run(
     }
 
 
-def render(figures: dict[str, Any]) -> str:
+def report_text(figures: dict[str, Any]) -> str:
     """The figures as text."""
     f, m = figures, figures["machine"]
     random = ", random weights" if f["random_weights"] else ""

@@ -174,7 +174,7 @@ def count_shot(
     }
 
 
-def render(name: str, counted: Mapping[str, Any]) -> str:
+def report_text(name: str, counted: Mapping[str, Any]) -> str:
     """The figures as text."""
     r = counted["rates"]
     rates = ", ".join(f"{part} {r[part] / 1e12:.0f}" for part in ("linear", "attention", "convolution"))

@@ -54,7 +54,7 @@ def test_the_teacher_is_measured_where_it_alone_is(model_folder, tmp_path, monke
     monkeypatch.setattr(TeacherPipeline, "sampling_steps", 2)
     figures = benchmark.run(str(tmp_path / "model"), shots=2, weights="teacher")
     assert figures["weights"] == "teacher" and len(figures["transformer_chunk_seconds"]) == 1
-    assert "model, teacher: 2 shots" in benchmark.render(figures)
+    assert "model, teacher: 2 shots" in benchmark.report_text(figures)
 
 
 def test_a_random_storyteller_tells_finite_moving_films(model_folder):

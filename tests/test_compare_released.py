@@ -181,7 +181,7 @@ def test_the_warm_up_tells_nothing_of_the_story(compare, released, pipeline, mon
     first = next(pipeline.latents(told[:1], [], 0, 4, settings))
     differ = first - theirs.noise[2][:, : settings.chunk].transpose(1, 2)
     assert figures["latents_differ_by"] == differ.abs().max().item() > 0
-    assert "latents of the first chunk" in compare.render(figures | {"random_weights": True, "compiled": True})
+    assert "latents of the first chunk" in compare.report_text(figures | {"random_weights": True, "compiled": True})
 
 
 def test_the_table_leaves_the_first_shot_out_and_says_how_many_times_better(compare):
@@ -197,7 +197,7 @@ def test_the_table_leaves_the_first_shot_out_and_says_how_many_times_better(comp
     mine = compare.summary([compare.Timing(1, 0.5, 1, 1), compare.Timing(2, 0.5, 1, 0.5)], 8)
     figures = {"ours": mine, "released": others, "random_weights": True, "compiled": False, "shots": 4}
     figures |= {"attention": "native", "latents_differ_by": 0.01, "largest_latent": 3.0}
-    table = compare.render(figures | {"machine": {"device": "a GPU", "torch": "2"}}).splitlines()
+    table = compare.report_text(figures | {"machine": {"device": "a GPU", "torch": "2"}}).splitlines()
     ratios = [float(line.split()[-1]) for line in table[3:8]]
     assert ratios == [2.0, 2.0, 4.0, 18.0, 8.0]
     assert table[8] == "latents of the first chunk: 1.00e-02 apart at most, the largest is 3.00"

@@ -4,13 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite.evaluation.films import Film, ModelSpec, drawn, held_out_stories, told, training_stories, written
+from shotstream_lite.evaluation.films import (
+    Film,
+    ModelSpec,
+    generated,
+    held_out_stories,
+    rendered,
+    training_stories,
+    written,
+)
 from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.reading import chance, measure, prompt_following
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.story import StoryError
 from shotstream_lite.toybox.dataset import story_of
-from shotstream_lite.toybox.probe import HIDDEN, SAID, UNSAID, Probe, truth
+from shotstream_lite.toybox.probe import CAPTIONED, HIDDEN, UNCAPTIONED, Probe, truth
 from shotstream_lite.toybox.renderer import render
 
 STORIES = held_out_stories(5, shots=6)
@@ -37,8 +45,8 @@ def asked(scores):
 
 def test_a_right_film_has_full_marks():
     said, carried = prompt_following(films(), Oracle(STORIES))
-    assert set(said) == {*SAID, "character"} and all(v.shape == (5, 6) and v.min() == 1 for v in said.values())
-    assert set(carried) == set(UNSAID) and all(len(asked(v)) and asked(v).min() == 1 for v in carried.values())
+    assert set(said) == {*CAPTIONED, "character"} and all(v.shape == (5, 6) and v.min() == 1 for v in said.values())
+    assert set(carried) == set(UNCAPTIONED) and all(len(asked(v)) and asked(v).min() == 1 for v in carried.values())
     assert np.isnan(carried["tint"][:, 0]).all() and len(asked(carried["tint"])) == 25
 
 
@@ -95,7 +103,7 @@ def test_consistency_is_with_what_the_film_showed_and_chance_says_when_that_is_h
 def test_one_film_is_measured_in_all_dimensions():
     torch.manual_seed(0)
     probe = Probe().eval()
-    (film,) = drawn(held_out_stories(1, shots=3))
+    (film,) = rendered(held_out_stories(1, shots=3))
     scores = measure(film, probe)
     assert all(len(values) == 1 for values in scores.values())
     said, carried = prompt_following([film], probe)
@@ -112,11 +120,11 @@ def test_one_film_is_measured_in_all_dimensions():
 
 def test_real_film_has_its_cuts_found():
     scores = []
-    for film in drawn(held_out_stories(12, shots=5)):
+    for film in rendered(held_out_stories(12, shots=5)):
         found, plan = find_cuts(np.concatenate(film.shots)), planned_cuts([33] * 5)
         scores.append(shot_cut_accuracy(found, plan, 165))
     assert np.mean(scores) > 0.99
-    shot = next(drawn(held_out_stories(1, shots=1))).shots[0]
+    shot = next(rendered(held_out_stories(1, shots=1))).shots[0]
     assert find_cuts(shot) == []
 
 
@@ -176,7 +184,7 @@ def test_seen_stories_begin_as_in_training():
 
 def test_films_are_told_and_drawn_shot_for_shot(pipeline):
     stories = held_out_stories(1, shots=2)
-    (real,), (film,) = list(drawn(stories)), list(told(pipeline, stories))
+    (real,), (film,) = list(rendered(stories)), list(generated(pipeline, stories))
     assert [len(shot) for shot in real.shots] == [33, 33] and len(film.shots) == 2
     assert written(stories[0], 3) == written(stories[0], 3) != written(stories[0], 4)
 

@@ -41,7 +41,7 @@ def test_every_recorded_number_is_met():
     compared = sum(int(row.detail.split()[0]) for row in rows)
     results = [key for path in GOLDEN.glob("*.safetensors") for key in load_file(path) if is_result(key)]
     assert compared > len(results) > 300
-    text = parity.render(rows)
+    text = parity.report_text(rows)
     assert text.count("\n") == len(rows) and text.endswith("items met (relative error up to 1e-05)")
 
 
@@ -181,7 +181,7 @@ def test_a_result_nobody_checks_fails(copy):
 def test_not_a_number_fails(copy):
     change(copy, "ode_sampling.safetensors", lambda t: t["out.final_x0"].fill_(float("nan")))
     assert failures(copy).keys() == {"ode sampling: final latents"}
-    assert "FAIL" in parity.render(parity.run(copy)) and "1 of" in parity.render(parity.run(copy))
+    assert "FAIL" in parity.report_text(parity.run(copy)) and "1 of" in parity.report_text(parity.run(copy))
 
 
 @pytest.mark.parametrize(

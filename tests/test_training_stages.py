@@ -28,11 +28,11 @@ from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_sho
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.lora import add_lora, merged
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate, load_pairs, state_indices
-from shotstream_lite.training.presets import PRESETS
+from shotstream_lite.training.presets import RECIPES
 from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.table_rows import ROWS
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
-from shotstream_lite.training.weights import begin, earlier
+from shotstream_lite.training.weights import earlier, initial_model
 from shotstream_lite.transformer import causal_mask
 
 
@@ -249,14 +249,15 @@ def test_start_goes_on_from_this_stages_own_weights(trained, tmp_path):
     same = lambda a, b: all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))  # noqa: E731
     for stage, before in (("teacher", "base"), ("causal-init", "teacher"), ("intra-shot", "causal-init")):
         own, previous = recipe_model(trained, stage), recipe_model(trained, before)
-        assert same(begin(TeacherConfig(tmp_path, start=trained), stage, before), own)
-        assert same(begin(TeacherConfig(tmp_path, after=(trained,)), stage, before), previous)
+        assert same(initial_model(TeacherConfig(tmp_path, start=trained), stage, before), own)
+        assert same(initial_model(TeacherConfig(tmp_path, after=(trained,)), stage, before), previous)
     tiny_transformer(7).save_pretrained(tmp_path / "shipped" / "transformer")
-    assert same(begin(TeacherConfig(tmp_path, start=tmp_path / "shipped"), "intra-shot", "x"), tiny_transformer(7))
+    shipped = TeacherConfig(tmp_path, start=tmp_path / "shipped")
+    assert same(initial_model(shipped, "intra-shot", "x"), tiny_transformer(7))
     with pytest.raises(CheckpointError, match="--start"):
-        begin(TeacherConfig(tmp_path, start=tmp_path), "teacher", "base")
+        initial_model(TeacherConfig(tmp_path, start=tmp_path), "teacher", "base")
     with pytest.raises(CheckpointError, match="shotstream train base"):
-        begin(TeacherConfig(tmp_path), "teacher", "base")
+        initial_model(TeacherConfig(tmp_path), "teacher", "base")
 
 
 @pytest.fixture
@@ -342,7 +343,7 @@ def test_rows_share_what_they_have_in_common(tmp_path):
     assert len({plan[-1] for plan in plans.values()}) == len(ROWS) - 3
     for row in ROWS:
         for name, changes in row.changes.items():
-            known = {f.name for f in dataclasses.fields(tables.STAGES["intra-shot" if name == "*" else name][0])}
+            known = {f.name for f in dataclasses.fields(tables.CHAIN["intra-shot" if name == "*" else name][0])}
             assert set(changes) <= known
 
 
@@ -351,7 +352,7 @@ def test_rows_distil_as_the_preset_does(tmp_path):
     teacher, _, *stages = tables.plan(tables.TablesConfig(tmp_path), next(row for row in ROWS if row.table == "4"))
     assert teacher.trained == "self-attention" and not teacher.text
     for stage, name in zip(stages, ("intra-shot", "inter-shot"), strict=True):
-        usual = {key: value for key, value in PRESETS["toybox"][name].items() if key not in ("steps", "batch")}
+        usual = {key: value for key, value in RECIPES["toybox"][name].items() if key not in ("steps", "batch")}
         assert "lr" in usual and {key: getattr(stage, key) for key in usual} == usual
 
 
@@ -392,7 +393,7 @@ def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path):
     pipeline.settings = pipeline.settings.changed({"height": 64, "width": 96, "shot_frames": 33})
     row = tables.measure(pipeline, stories=2, shots=2, run=tmp_path)
     row |= {"table": "4", "name": "noise", "shots": 2}
-    lines = tables.render([row], "no training").splitlines()
+    lines = tables.report_text([row], "no training").splitlines()
     assert lines[1].split()[0] == "table" and len(lines[2].split()) == 3 + len(tables.SHOWN)
     for name, scored in tables.scores(row).items():
         by_story = np.array(row["scores"][name], float)

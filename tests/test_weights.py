@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from shotstream_lite.bidirectional import load_pipeline
-from shotstream_lite.evaluation.films import drawn, held_out_stories, told
+from shotstream_lite.evaluation.films import generated, held_out_stories, rendered
 from shotstream_lite.evaluation.reading import prompt_following
 from shotstream_lite.presets import PRESETS, WEIGHTS
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, film_pool, to_pixels
@@ -37,7 +37,7 @@ def test_the_codec_keeps_the_picture():
 
 @pytest.fixture(scope="module")
 def films():
-    return list(told(load_pipeline("toybox"), held_out_stories(6, shots=3)))
+    return list(generated(load_pipeline("toybox"), held_out_stories(6, shots=3)))
 
 
 def test_the_student_shows_what_was_asked(films):
@@ -55,7 +55,7 @@ def test_reading_tells_a_right_film_from_a_wrong_one(films):
     """Real film of the same stories reads better than these films do with the stories shuffled."""
     probe = load_probe()
     stories = [film.story for film in films]
-    real, _ = prompt_following(drawn(stories), probe)
+    real, _ = prompt_following(rendered(stories), probe)
     shuffled = [type(f)(s, f.shots) for f, s in zip(films, stories[1:] + stories[:1], strict=True)]
     wrong, _ = prompt_following(shuffled, probe)
     assert np.mean(real["colour"]) > 0.9 > np.mean(wrong["colour"]) + 0.4

@@ -60,7 +60,7 @@ class Benchmark:
         return 0
 
     def _count(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
-        from shotstream_lite.budget import CARDS, count_shot, render
+        from shotstream_lite.budget import CARDS, count_shot, report_text
         from shotstream_lite.fit import read_configs
         from shotstream_lite.presets import find_folder, load_settings
 
@@ -70,12 +70,12 @@ class Benchmark:
         settings = load_settings(folder).changed(changes)
         how = (self.card, self.compile, self.tiny_decoder is not None)
         figures = count_shot(read_configs(folder, download=False), settings, *how)
-        return figures, render(self.preset, figures)
+        return figures, report_text(self.preset, figures)
 
     def _measure(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
-        from shotstream_lite.benchmark import render, run
+        from shotstream_lite.benchmark import report_text, run
 
         device, plan = place(self.preset, self.device, self.float8, changes, download=not self.random_weights)
         how = (self.random_weights, self.compile, self.weights, changes, self.tiny_decoder)
         figures = run(self.preset, self.shots, device, plan, *how)
-        return figures, render(figures)
+        return figures, report_text(figures)

@@ -104,12 +104,12 @@ def tell(pipeline: ShotStreamPipeline, story: ToyStory, seed: int) -> Film:
     return Film(story, [told.footage.frames() for told in session.shots])
 
 
-def told(pipeline: ShotStreamPipeline, stories: Sequence[ToyStory]) -> Iterator[Film]:
+def generated(pipeline: ShotStreamPipeline, stories: Sequence[ToyStory]) -> Iterator[Film]:
     """Stories as a model tells them, each from the seed of its place."""
     return (tell(pipeline, story, seed) for seed, story in enumerate(stories))
 
 
-def drawn(stories: Sequence[ToyStory]) -> Iterator[Film]:
+def rendered(stories: Sequence[ToyStory]) -> Iterator[Film]:
     """The stories as the renderer draws them."""
     return (Film(story, [render(story, take) for take in story.takes]) for story in stories)
 

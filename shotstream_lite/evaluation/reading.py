@@ -8,7 +8,7 @@ import torch
 from shotstream_lite.evaluation.films import Film
 from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
-from shotstream_lite.toybox.probe import FRAMES, HIDDEN, SAID, UNSAID, Probe, probe_frames, truth
+from shotstream_lite.toybox.probe import CAPTIONED, FRAMES, HIDDEN, UNCAPTIONED, Probe, probe_frames, truth
 
 Scores = dict[str, np.ndarray]
 """For every question one entry a shot, float [films, shots]: 1 right, 0 wrong, nan where it was not asked."""
@@ -21,15 +21,15 @@ def prompt_following(films: Iterable[Film], probe: Probe) -> tuple[Scores, Score
     """Reads every shot once.
 
     Returns:
-        said: is what the caption asked for there (paper: text alignment); "character" is shape and colour together.
+        captioned: what the caption asked for is there (paper: text alignment); "character": shape and colour.
         carried: inter-shot consistency. Does an unmentioned attribute equal what the probe read when the same character
         (hat, stripe) or place (landmarks, sun) was last seen, or in the shot before (tint)? Only where there was a last
         time, and where the camera asked for shows it: near shots tell nothing of sun and landmarks.
     """
     both = [_compare(film, [probe.read(shot) for shot in film.shots]) for film in films]
     parts = zip(*both, strict=True)
-    said, carried = ({name: np.stack([film[name] for film in part]) for name in part[0]} for part in parts)
-    return said, carried
+    captioned, carried = ({name: np.stack([film[name] for film in part]) for name in part[0]} for part in parts)
+    return captioned, carried
 
 
 def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
@@ -39,16 +39,16 @@ def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
     `intra/...` (consistency within a shot), `cuts/SCA` [1, 1], `quality/...`, `features` [1, shots, 384].
     """
     readings = [probe.read(shot) for shot in film.shots]
-    said, carried = _compare(film, readings)
+    captioned, carried = _compare(film, readings)
     looks = [_looks(probe, shot) for shot in film.shots]
     lengths = [len(shot) for shot in film.shots]
     cuts = find_cuts(np.concatenate(film.shots), fps)
     frames = torch.from_numpy(np.stack([probe_frames(shot) for shot in film.shots]))
     with torch.inference_mode():
         features = probe.features(frames).numpy()
-    scores = {f"said/{name}": values for name, values in said.items()}
+    scores = {f"said/{name}": values for name, values in captioned.items()}
     scores |= {f"carried/{name}": values for name, values in carried.items()}
-    scores |= {f"read/{name}": [reading[name] for reading in readings] for name in UNSAID}
+    scores |= {f"read/{name}": [reading[name] for reading in readings] for name in UNCAPTIONED}
     scores |= {f"intra/{name}": [consistency(look[name]) for look in looks] for name in LOOKS}
     scores["cuts/SCA"] = [shot_cut_accuracy(cuts, planned_cuts(lengths), sum(lengths))]
     scores["quality/dynamic degree"] = [is_dynamic(shot, fps) for shot in film.shots]
@@ -63,7 +63,7 @@ def chance(scores: Scores, name: str) -> np.ndarray:
     A model that gives everybody the same crown carries it across every cut, and only this figure says so.
     """
     asked, read = ~np.isnan(scores[f"carried/{name}"]), scores[f"read/{name}"].astype(int)
-    choices = range(len(UNSAID[name]))
+    choices = range(len(UNCAPTIONED[name]))
     by_story = np.stack([((read == choice) & asked).sum(1) for choice in choices], axis=1)  # [stories, choices]
     others = by_story.sum(0) - by_story
     with np.errstate(invalid="ignore"):
@@ -72,22 +72,22 @@ def chance(scores: Scores, name: str) -> np.ndarray:
 
 
 def _compare(film: Film, readings: list[dict[str, int]]) -> tuple[dict[str, list], dict[str, list]]:
-    said: dict[str, list] = {name: [] for name in ("character", *SAID)}
-    carried: dict[str, list] = {name: [] for name in UNSAID}
+    captioned: dict[str, list] = {name: [] for name in ("character", *CAPTIONED)}
+    carried: dict[str, list] = {name: [] for name in UNCAPTIONED}
     seen: dict[tuple, int] = {}
     for take, read in zip(film.story.takes, readings, strict=True):
         asked = truth(film.story, take)
-        for name in SAID:
-            said[name].append(float(read[name] == asked[name]))
-        said["character"].append(said["shape"][-1] * said["colour"][-1])
+        for name in CAPTIONED:
+            captioned[name].append(float(read[name] == asked[name]))
+        captioned["character"].append(captioned["shape"][-1] * captioned["colour"][-1])
         owner = {"hat": take.subjects[0], "stripe": take.subjects[0], "tint": "light"}
-        for name in UNSAID:
+        for name in UNCAPTIONED:
             key = (name, owner.get(name, take.place.setting))
             hidden = asked[name] == HIDDEN
             carried[name].append(np.nan if hidden or key not in seen else float(read[name] == seen[key]))
             if not hidden:
                 seen[key] = read[name]
-    return said, carried
+    return captioned, carried
 
 
 @torch.inference_mode()

@@ -8,15 +8,15 @@ import numpy as np
 from shotstream_lite.evaluation.reading import LOOKS, Scores, chance
 from shotstream_lite.evaluation.run import REAL, Evaluation, measure_all
 from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio
-from shotstream_lite.toybox.probe import SAID, UNSAID
+from shotstream_lite.toybox.probe import CAPTIONED, UNCAPTIONED
 
 CARRIED = "inter-shot consistency (never said, carried across cuts)"
 FRECHET = "Fréchet distance"
 """To real film of the same stories, as a share of its spread; 0 for real film itself."""
 DIMENSIONS = {
-    "prompt following": {name: f"said/{name}" for name in ("character", *SAID)},
+    "prompt following": {name: f"said/{name}" for name in ("character", *CAPTIONED)},
     "intra-shot consistency": {name: f"intra/{name}" for name in LOOKS},
-    CARRIED: {name: f"carried/{name}" for name in (*UNSAID, "all of it", "all, by chance")},
+    CARRIED: {name: f"carried/{name}" for name in (*UNCAPTIONED, "all of it", "all, by chance")},
     "transition control": {"SCA": "cuts/SCA"},
     "quality": {name: f"quality/{name}" for name in ("dynamic degree", "sharpness")},
 }
@@ -77,8 +77,8 @@ def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
 
 def with_sums(scores: Scores) -> Scores:
     """With the unmentioned attributes together: of what was asked of a shot, how much is right; and by chance."""
-    carried = np.stack([scores[f"carried/{name}"] for name in UNSAID])
-    lucky = np.stack([chance(scores, name) for name in UNSAID])
+    carried = np.stack([scores[f"carried/{name}"] for name in UNCAPTIONED])
+    lucky = np.stack([chance(scores, name) for name in UNCAPTIONED])
     return dict(scores) | {"carried/all of it": _mean(carried), "carried/all, by chance": _mean(lucky)}
 
 

@@ -97,14 +97,14 @@ def scorecard(pipeline: ShotStreamPipeline, past: Sequence[Footage], takes: Sequ
     """
     if pipeline.name != "toybox" or not past:
         return []
-    from shotstream_lite.toybox.probe import UNSAID
+    from shotstream_lite.toybox.probe import UNCAPTIONED
 
     read = [_probe().read(footage.frames()) for footage in takes]
     earlier = [_probe().read(footage.frames()) for footage in reversed(past)]
     who = ("shape", "colour")
     same = next((one for one in earlier if all(one[part] == read[0][part] for part in who)), None)
     before, shown = (same, ("hat", "stripe", "tint")) if same else (earlier[0], ("tint",))
-    words = {name: [str(value) for value in UNSAID[name]] for name in shown}
+    words = {name: [str(value) for value in UNCAPTIONED[name]] for name in shown}
     return [
         {"name": name, "earlier": words[name][before[name]], "read": [words[name][one[name]] for one in read]}
         for name in shown

@@ -33,15 +33,15 @@ from shotstream_lite.toybox.world import (
 )
 
 # What a caption says, and what only memory can know. "landmarks" are the two slots taken of four.
-SAID = {"shape": SHAPES, "colour": COLOURS, "setting": SETTINGS, "camera": CAMERAS, "action": ACTIONS}
-UNSAID = {
+CAPTIONED = {"shape": SHAPES, "colour": COLOURS, "setting": SETTINGS, "camera": CAMERAS, "action": ACTIONS}
+UNCAPTIONED = {
     "hat": HATS,
     "stripe": STRIPES,
     "tint": TINTS,
     "sun": SUNS,
     "landmarks": ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)),
 }
-READS = SAID | UNSAID
+READS = CAPTIONED | UNCAPTIONED
 FRAMES = 9  # every fourth of 33
 PROBE_FILE = Path(__file__).parent.parent / "weights" / "toybox" / "probe" / "model.safetensors"
 

@@ -51,7 +51,7 @@ _TOY_DISTILLED: dict[str, Any] = {"lr": 1e-4, "guidance": 0.5, "memory_guidance"
 
 _SECOND: dict[str, Any] = {"lengths": (6, 9, 12, 21), "batch": 12, "optimizer": "muon", "lr": 0.02}
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "toybox": {stage: {} for stage in STAGES}
     | {
         "codec": {"steps": 2600, "frame_steps": 1000, "shots": 1200},
@@ -88,4 +88,4 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 def configs(preset: str) -> dict[str, RunConfig]:
     """The stages of a preset with its settings; only the run folder `out` is left to say."""
-    return {stage: STAGES[stage](out=tyro.MISSING, **changes) for stage, changes in PRESETS[preset].items()}
+    return {stage: STAGES[stage](out=tyro.MISSING, **changes) for stage, changes in RECIPES[preset].items()}

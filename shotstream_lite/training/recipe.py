@@ -29,7 +29,7 @@ from shotstream_lite.training.intra_shot import train_intra_shot
 from shotstream_lite.training.loop import processes, steps_finished
 from shotstream_lite.training.memory import count_training
 from shotstream_lite.training.ode_pairs import generate
-from shotstream_lite.training.presets import PRESETS, STAGES, configs
+from shotstream_lite.training.presets import RECIPES, STAGES, configs
 from shotstream_lite.training.probe import train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
 from shotstream_lite.training.stage import NextShotConfig, RunConfig, StageConfig
@@ -145,7 +145,7 @@ def _with_steps(name: str, stage: RunConfig) -> str:
 def parse(arguments: list[str]):
     """The configuration that a command line asks for."""
     first = argparse.ArgumentParser(prog="shotstream train", add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=sorted(PRESETS), default="toybox")
+    first.add_argument("--preset", choices=sorted(RECIPES), default="toybox")
     chosen, rest = first.parse_known_args(arguments)
     defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
     defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "tables": TablesConfig(tyro.MISSING)}

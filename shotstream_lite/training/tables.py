@@ -27,14 +27,14 @@ from shotstream_lite.training.films import films_of
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import processes
-from shotstream_lite.training.presets import PRESETS
+from shotstream_lite.training.presets import RECIPES
 from shotstream_lite.training.samples import stream_settings
 from shotstream_lite.training.stage import NextShotConfig, RunConfig, StudentConfig, check_settings
 from shotstream_lite.training.table_rows import ROWS, Row
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import codec_of, earlier, text_of
 
-STAGES = {
+CHAIN = {
     "teacher": (TeacherConfig, train_teacher),
     "causal-init": (CausalInitConfig, train_causal_init),
     "intra-shot": (IntraShotConfig, train_intra_shot),
@@ -73,7 +73,7 @@ def make_tables(config: TablesConfig) -> None:
         lines = ",\n".join(json.dumps(result) for result in results)
         text = f'{{"budget": {json.dumps(_budget(config))}, "rows": [\n{lines}\n]}}\n'
         write_text(config.out / "tables.json", text, CheckpointError)
-        print(render(results, _budget(config)))
+        print(report_text(results, _budget(config)))
 
 
 def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _train_once(stage: str, config: NextShotConfig) -> None:
     done = config.out / "done"
     processes().wait_for_everyone()
     if not done.exists():
-        STAGES[stage][1](config, films_of(config))
+        CHAIN[stage][1](config, films_of(config))
         processes().wait_for_everyone()
         done.touch()
 
@@ -113,10 +113,10 @@ def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     steps = {"teacher": config.teacher_steps, "causal-init": config.init_steps}
     folders, chain = [config.out], []
     for stage in row.stages:
-        kind = STAGES[stage][0]
+        kind = CHAIN[stage][0]
         known = {f.name for f in fields(kind)}
         changes = {k: v for k, v in row.changes.get("*", {}).items() if k in known} | dict(row.changes.get(stage, {}))
-        usual = {} if stage == "teacher" else dict(PRESETS["toybox"][stage])  # the preset's teacher is a beginner
+        usual = {} if stage == "teacher" else dict(RECIPES["toybox"][stage])  # the preset's teacher is a beginner
         usual |= {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
         usual |= {"precision": config.precision, "compile": config.compile}
         usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
@@ -162,7 +162,7 @@ def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -
     With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
     all get everything.
     """
-    from shotstream_lite.evaluation.films import drawn, held_out_stories, tell
+    from shotstream_lite.evaluation.films import held_out_stories, rendered, tell
     from shotstream_lite.evaluation.reading import measure as scores_of
     from shotstream_lite.evaluation.report import DIMENSIONS, figures, with_sums
     from shotstream_lite.evaluation.run import REAL
@@ -173,7 +173,7 @@ def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -
     probe = load_probe(own if own.exists() else PROBE_FILE)
     share, plots, columns = Share(), held_out_stories(stories, shots), {}
     mine = share.mine(stories)
-    films = {REAL: drawn([plots[n] for n in mine]), "row": (tell(pipeline, plots[n], n) for n in mine)}
+    films = {REAL: rendered([plots[n] for n in mine]), "row": (tell(pipeline, plots[n], n) for n in mine)}
     for name, some in films.items():
         parts = share.gather([scores_of(film, probe, pipeline.settings.fps) for film in some])
         columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -215,7 +215,7 @@ def differences(row: dict[str, Any], ours: dict[str, Any]) -> dict[str, dict[str
     return {name: as_json(difference(*pair)) for name, pair in pairs.items()}
 
 
-def render(results: list[dict[str, Any]], budget: str) -> str:
+def report_text(results: list[dict[str, Any]], budget: str) -> str:
     """The tables in words, per cent; intervals, and the course over the shots, are in the JSON."""
     head = f"{'table':<13}{'row':<24}{'shots':>6}" + "".join(f"{name:>11}" for name in SHOWN)
     lines = [f"every row: {budget}", head]

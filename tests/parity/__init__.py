@@ -17,7 +17,7 @@ from shotstream_lite.errors import ShotStreamError, about, reason
 from . import inference, training
 from .record import AGAIN, TOLERANCE, Case, ParityError, Record, Row, is_result, read
 
-__all__ = ["TOLERANCE", "ParityError", "Row", "render", "run"]
+__all__ = ["TOLERANCE", "ParityError", "Row", "report_text", "run"]
 
 Check = Callable[[Case, Record], None]
 
@@ -91,7 +91,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
         raise ParityError(f"{prefix} is no table of numbers: {AGAIN}") from None
 
 
-def render(rows: list[Row]) -> str:
+def report_text(rows: list[Row]) -> str:
     """The report as text, one line a row, and a last line saying whether everything is met."""
     width = max(len(row.item) for row in rows)
     lines = [f"{'ok  ' if row.passed else 'FAIL'}  {row.item:<{width}}  {row.error:8.1e}  {row.detail}" for row in rows]

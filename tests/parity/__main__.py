@@ -7,7 +7,7 @@ from pathlib import Path
 from shotstream_lite.errors import ShotStreamError
 from shotstream_lite.fit import check_device
 
-from . import render, run
+from . import report_text, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ShotStreamError as error:
         print(f"parity: {error}", file=sys.stderr)
         return 2
-    print(render(rows))
+    print(report_text(rows))
     return 0 if all(row.passed for row in rows) else 1
 
 
