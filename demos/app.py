@@ -1,8 +1,10 @@
-"""The studio as a hosted app: `python demos/app.py`, or the app file of a Space, which says who may reach it."""
+"""The studio as a hosted app: `python demos/app.py`, or the app file of a Gradio Space, which says who may reach it."""
 
 import os
 
-from shotstream_lite.studio import launch
+from shotstream_lite.studio.server import build
 
-space = os.environ.get("SPACE_HOST")
-launch("toybox", host="0.0.0.0" if space else "127.0.0.1", port=7860 if space else None, hosts=[space] if space else [])
+demo = build("toybox", hosts=[os.environ["SPACE_HOST"]] if "SPACE_HOST" in os.environ else [])
+
+if __name__ == "__main__":
+    demo.launch()

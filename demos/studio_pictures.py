@@ -29,7 +29,7 @@ def main() -> None:
             screen = {"width": width, "height": height}
             page = browser.new_page(viewport=screen, device_scale_factor=dots, bypass_csp=True)
             page.set_default_timeout(PATIENCE)
-            page.goto(studio.url, timeout=PATIENCE)
+            page.goto(f"{studio.url}studio/", timeout=PATIENCE)
             tell(page)
             page.screenshot(path=HERE / "pictures" / name, full_page=True)
             page.close()

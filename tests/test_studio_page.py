@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("uvicorn", reason="the studio needs uvicorn: pip install '.[studio]'")
+pytest.importorskip("gradio", reason="the studio needs Gradio: pip install '.[studio]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="driving the page needs Playwright: pip install '.[test]'")
 
 from shotstream_lite.story_files import parse_story  # noqa: E402
@@ -102,7 +102,7 @@ def visit(browser, studio):
     visits: list[Visit] = []
 
     def come(**options) -> Visit:
-        visits.append(Visit(browser, studio.url, **options))
+        visits.append(Visit(browser, f"{studio.url}studio/", **options))
         return visits[-1]
 
     yield come
@@ -264,3 +264,19 @@ def test_press_change_and_stop_ten_times(visit, capsys):
     if os.getloadavg()[0] < 1.5 * os.cpu_count():  # others at work make any time a matter of luck
         assert statistics.median(firsts) < FIRST_FRAME and max(firsts) < WORST_FIRST_FRAME
         assert statistics.median(stalls) < STALL and statistics.median(changes) < CHANGE
+
+
+def test_the_page_lives_in_gradios(browser, studio):
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
+    page.set_default_timeout(SLOW)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(studio.url, timeout=SLOW)
+    frame = page.frame_locator("#studio")
+    frame.locator("body[data-ready]").wait_for()
+    frame.locator("#shot").fill(JUMP)
+    frame.locator("#shot").press("Enter")
+    frame.locator(".strip[data-print]").wait_for()
+    assert page.locator("#studio").bounding_box() == {"x": 0, "y": 0, "width": 1366, "height": 768}
+    assert all(url.startswith((studio.url, "blob:", "data:")) for url in asked), asked  # nothing from elsewhere
+    page.close()

@@ -25,7 +25,7 @@ class Studio:
     stories: Path | None = None
     """Folder of story files that everybody finds on the page."""
     share: bool = False
-    """Also make a public link, through Gradio's tunnel (pip install gradio)."""
+    """Also make a public link, through Gradio."""
     open: bool = False
     """Open the page in the browser."""
 

@@ -1,7 +1,8 @@
 """The page's server: who may come in, what a page may ask for, and how it is opened from a terminal or a notebook.
 
 The page is a few static files and asks by JSON: `begin` opens a session, `poll` waits for messages, `act` does one
-thing, `frames` and `film` fetch what is made. Nothing else is answered.
+thing, `frames` and `film` fetch what is made. Gradio (`app.py`) shows it; of Gradio's own routes only those that its
+page needs are answered.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import binascii
 import ipaddress
 import json
 import os
+import re
 import secrets
 import socket
 import sys
@@ -38,6 +40,10 @@ MAX_SESSIONS = 64
 KEEP = 600.0  # seconds a session lives without its page: a sleeping laptop finds its story again
 SHORT = 30.0  # the same for a session that has told nothing, once the studio is full
 HOLD = 15.0  # seconds a page's request waits for news
+STARTED = "/gradio_api/startup-events"  # asked by Gradio itself, without a password
+SERVED = re.compile(
+    rf"/|/studio(/.*)?|/config/?|/theme\.css|/favicon\.ico|/(assets|static)/.+|/gradio_api/heartbeat/\w+|{STARTED}"
+)
 HEADERS = [
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'"),
     (b"x-content-type-options", b"nosniff"),
@@ -230,17 +236,11 @@ def model(sessions: Sessions) -> dict[str, Any]:
 # The application
 
 
-def application(
-    sessions: Sessions, hosts: Sequence[str] = (), auth: tuple[str, str] | None = None
-) -> Callable[..., Awaitable[None]]:
-    """The page as an ASGI application.
-
-    Args:
-        hosts: names it may be called by, besides addresses and localhost; "*" allows all.
-        auth: (name, password) that everybody must give.
-    """
+def application(sessions: Sessions) -> Any:
+    """The page as a Starlette application."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
@@ -337,11 +337,30 @@ def application(
         api("frames", fetch(lambda session, message: JSONResponse(session.frames(message.get("take"))))),
         api("film", fetch(lambda session, m: Response(session.film(m.get("number")), media_type="video/mp4"))),
     ]
-    return guarded(Starlette(routes=routes, lifespan=life), hosts, auth)
+    return Starlette(routes=routes, lifespan=life, middleware=[Middleware(_careful)])
+
+
+def _careful(app: Any) -> Callable[..., Awaitable[None]]:
+    """Tells the browser what the page may do."""
+
+    async def answer(scope: dict, receive: Callable, send: Callable) -> None:
+        async def with_headers(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                message = message | {"headers": [*message["headers"], *HEADERS]}
+            await send(message)
+
+        await app(scope, receive, with_headers)
+
+    return answer
 
 
 def guarded(app: Any, hosts: Sequence[str], auth: tuple[str, str] | None) -> Callable[..., Awaitable[None]]:
-    """Lets in who calls the page by a name of its own, from its own page, with the password."""
+    """Lets in who calls the page by a name of its own, from its own page, with the password, for what it needs.
+
+    Args:
+        hosts: names it may be called by, besides addresses and localhost; "*" allows all.
+        auth: (name, password) that everybody must give.
+    """
     known = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
     expected = base64.b64encode(":".join(auth).encode()).decode() if auth else None
 
@@ -363,16 +382,12 @@ def guarded(app: Any, hosts: Sequence[str], auth: tuple[str, str] | None) -> Cal
         origin = headers.get("origin")
         if origin is not None and origin.split("://")[-1] != host and "*" not in known:
             return await refuse(send, 403, "This page answers to itself only.")
-        if expected and not _has_password(headers.get("authorization", ""), expected):
+        if expected and scope["path"] != STARTED and not _has_password(headers.get("authorization", ""), expected):
             asks = (b"www-authenticate", b'Basic realm="shotstream studio", charset="UTF-8"')
             return await refuse(send, 401, "This page wants a name and a password.", asks)
-
-        async def with_headers(message: dict) -> None:
-            if message["type"] == "http.response.start":
-                message = message | {"headers": [*message["headers"], *HEADERS]}
-            await send(message)
-
-        return await app(scope, receive, with_headers)
+        if not SERVED.fullmatch(scope["path"]):
+            return await refuse(send, 404, "Not found")
+        return await app(scope, receive, send)
 
     return guard
 
@@ -407,29 +422,22 @@ class Studio:
         url: where it is.
     """
 
-    def __init__(self, sessions: Sessions, server: Any, listener: socket.socket, url: str) -> None:
-        self.sessions: Sessions | None = sessions
-        self.url = url
-        self.height: int | None = None
-        self._server, self._tunnel = server, None
-        self._thread = threading.Thread(target=server.run, args=([listener],), name="studio server", daemon=True)
-        self._thread.start()
+    def __init__(self, app: Any) -> None:
+        self.sessions: Sessions | None = app.sessions
+        self.url: str = app.share_url or app.local_url
+        self._app = app
 
     def close(self) -> None:
         """Ends the studio."""
         if self.sessions:
-            self.sessions.close()
-            self._server.should_exit = True
-            self._thread.join(10)
-            if self._tunnel:
-                self._tunnel.kill()
-            self.sessions = self._server = None
+            self._app.close()
+            self.sessions = self._app = None
 
     def wait(self) -> None:
         """Stays until Ctrl-C."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(0.5)
+            while self._app.server.thread.is_alive():
+                self._app.server.thread.join(0.5)
         except KeyboardInterrupt:
             print()
         finally:
@@ -440,10 +448,6 @@ class Studio:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _repr_html_(self) -> str:
-        """The page below a notebook's cell."""
-        return f'<iframe src="{self.url}" width="100%" height="{self.height or 820}" style="border:0"></iframe>'
 
 
 def launch(
@@ -470,7 +474,7 @@ def launch(
         hosts: names the page may be called by, besides addresses and this machine's own name.
         auth: "NAME:PASSWORD" that everybody must give.
         stories: a folder of story files that everybody finds on the page.
-        share: a public link through Gradio's tunnel, if Gradio is installed.
+        share: also a public link, through Gradio.
         inbrowser: opens the page in the browser.
         height: of the page in a notebook, in pixels.
         block: stay until Ctrl-C; by default in a program, not in a notebook.
@@ -479,47 +483,57 @@ def launch(
         StoryError: an option that is no good, a port that is taken, a story that cannot be told.
         CheckpointError: as `ShotStreamPipeline.from_pretrained`, and for weights that do not stream.
     """
-    if weights in WHOLE_SHOTS:
-        raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
-    try:
-        import uvicorn  # and starlette, which comes with it in the extra
-    except ImportError:
-        raise StoryError("the studio needs Starlette and uvicorn: pip install 'shotstream_lite[studio]'") from None
-    password = name_and_password(auth)
-    listener = listen(host, port)
-    try:
-        plans = {device: choose(preset, device).plan for device in devices()}
-        pipelines = [ShotStreamPipeline.from_pretrained(preset, weights, *where) for where in plans.items()]
-        sessions = Sessions(pipelines, read_stories(stories, pipelines[0]) if stories else {})
-    except BaseException:
-        listener.close()
-        raise
-    names = (*hosts, *([] if is_address(host) else [host]), *(["*"] if share else []))
-    config = uvicorn.Config(
-        application(sessions, names, password), log_level="warning", timeout_keep_alive=30, timeout_graceful_shutdown=1
-    )
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    studio = Studio(sessions, uvicorn.Server(config), listener, f"http://{shown}:{listener.getsockname()[1]}/")
-    studio.height = height
+    listen(host, port).close()  # what cannot be opened is said before the model is loaded
+    own = ["*"] if share else [] if is_address(host) else [host]
+    app = build(preset, weights, hosts=(*hosts, *own), auth=auth, stories=stories)
     notebook = in_notebook()
     try:
-        if share:
-            studio.url, studio._tunnel = tunnel(listener.getsockname()[1])
-        print(f"shotstream studio: {studio.url}", flush=True)
-        if inbrowser:
-            import webbrowser
-
-            webbrowser.open(studio.url)
-        if notebook:
-            from IPython.display import display
-
-            display(studio)
-    except BaseException:
+        app.launch(
+            server_name=f"[{host}]" if ":" in host else host,
+            server_port=port,
+            share=share,
+            inbrowser=inbrowser,
+            inline=notebook,
+            height=height or 820,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        app.close()
+        raise StoryError(
+            f"the page cannot be opened ({reason(error)}): choose another --port, or another GRADIO_TEMP_DIR"
+        ) from None
+    studio = Studio(app)
+    if share and not app.share_url:
         studio.close()
-        raise
+        raise StoryError("--share: there is no public link (see above): leave it out, or try later")
+    print(f"shotstream studio: {studio.url}", flush=True)
     if block or (block is None and not notebook):
         studio.wait()
     return studio
+
+
+def build(
+    preset: str | Path = "toybox",
+    weights: str = "student",
+    *,
+    hosts: Sequence[str] = (),
+    auth: str | tuple[str, str] | None = None,
+    stories: str | Path | None = None,
+) -> Any:
+    """The studio as a Gradio app, with a model on every device: `build().launch()`. Arguments as of `launch`."""
+    if weights in WHOLE_SHOTS:
+        raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
+    try:
+        from starlette.middleware import Middleware
+
+        from shotstream_lite.studio.app import StudioApp
+    except ImportError:
+        raise StoryError("the studio needs Gradio: pip install 'shotstream_lite[studio]'") from None
+    password = name_and_password(auth)
+    plans = {device: choose(preset, device).plan for device in devices()}
+    pipelines = [ShotStreamPipeline.from_pretrained(preset, weights, *where) for where in plans.items()]
+    sessions = Sessions(pipelines, read_stories(stories, pipelines[0]) if stories else {})
+    return StudioApp(sessions, application(sessions), Middleware(guarded, hosts, password))
 
 
 def devices() -> list[str]:
@@ -593,17 +607,3 @@ def read_stories(folder: str | Path, pipeline: ShotStreamPipeline) -> dict[str, 
             request.read_story(text, pipeline.settings, path.name)
         found[path.stem] = text
     return found
-
-
-def tunnel(port: int) -> tuple[str, Any]:
-    """A public address for a port of this machine, through Gradio's tunnel. Raises StoryError."""
-    try:
-        from gradio.networking import setup_tunnel
-        from gradio.tunneling import CURRENT_TUNNELS
-    except ImportError:
-        raise StoryError("--share needs Gradio's tunnel: pip install gradio") from None
-    try:
-        url = setup_tunnel("127.0.0.1", port, secrets.token_urlsafe(32), None, None)
-    except Exception as error:
-        raise StoryError(f"--share: there is no public link ({reason(error)}): leave it out, or try later") from None
-    return url, CURRENT_TUNNELS[-1] if CURRENT_TUNNELS else None
