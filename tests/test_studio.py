@@ -851,6 +851,14 @@ def test_the_page_opens_behind_any_proxy_and_serves_nothing_else(opened, monkeyp
         fetched(url)
 
 
+def test_in_a_notebook_gradio_shows_it_below_the_cell(opened, monkeypatch):
+    shown: list = []
+    monkeypatch.setattr(pytest.importorskip("IPython.display"), "display", shown.append)
+    monkeypatch.setattr(server, "in_notebook", lambda: True)
+    with opened(height=600) as studio:
+        assert f'<iframe src="{studio.url}" width="100%" height="600"' in shown[0].data
+
+
 def test_close_ends_what_was_opened(model_folder, monkeypatch):
     pytest.importorskip("gradio")
     monkeypatch.setattr(server, "devices", lambda: ["cpu"])

@@ -523,13 +523,13 @@ def build(
     """The studio as a Gradio app, with a model on every device: `build().launch()`. Arguments as of `launch`."""
     if weights in WHOLE_SHOTS:
         raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
+    password = name_and_password(auth)
     try:
         from starlette.middleware import Middleware
 
         from shotstream_lite.studio.app import StudioApp
     except ImportError:
         raise StoryError("the studio needs Gradio: pip install 'shotstream_lite[studio]'") from None
-    password = name_and_password(auth)
     plans = {device: choose(preset, device).plan for device in devices()}
     pipelines = [ShotStreamPipeline.from_pretrained(preset, weights, *where) for where in plans.items()]
     sessions = Sessions(pipelines, read_stories(stories, pipelines[0]) if stories else {})
