@@ -243,6 +243,8 @@ def compile_norms(vae: AutoencoderKLWan, **options) -> None:
     may not move any more. Sizes stay open: one graph for each would be more than torch keeps, the largest last.
     `options` are `torch.compile`'s.
     """
+    # One graph for each number of remembered frames, and torch keeps 8 unless told otherwise.
+    torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)
     joined = torch.compile(_joined, dynamic=True, **options)
     fused = torch.compile(_norm_and_activation, dynamic=True, **options)
     for module in list(vae.modules()):
