@@ -928,6 +928,15 @@ def test_every_device_gets_the_model_as_it_fits_there(opened, monkeypatch, pipel
     assert loaded == [("toybox", "student", device, plan) for device, plan in plans.items()]
 
 
+def test_what_gradio_raises_is_one_line_and_ends_the_models_work(opened, capsys, monkeypatch):
+    ended: list = []
+    monkeypatch.setattr(Sessions, "close", lambda self: ended.append(self))
+    monkeypatch.setattr("gradio.Blocks.launch", lambda *_, **__: {}["startup-events"])
+    assert cli.main(["studio"]) == 2 and len(ended) == 1
+    said = capsys.readouterr().err
+    assert "startup-events" in said and "choose another --port" in said and said.count("\n") == 1
+
+
 def test_without_gradio_it_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr("builtins.__import__", _without("shotstream_lite.studio.app"))
     assert cli.main(["studio"]) == 2

@@ -435,9 +435,10 @@ class Studio:
 
     def wait(self) -> None:
         """Stays until Ctrl-C."""
+        thread = self._app.server.thread
         try:
-            while self._app.server.thread.is_alive():
-                self._app.server.thread.join(0.5)
+            while thread.is_alive():
+                thread.join(0.5)
         except KeyboardInterrupt:
             print()
         finally:
@@ -497,7 +498,7 @@ def launch(
             height=height or 820,
             prevent_thread_lock=True,
         )
-    except OSError as error:
+    except Exception as error:  # Gradio raises many kinds
         app.close()
         raise StoryError(
             f"the page cannot be opened ({reason(error)}): choose another --port, or another GRADIO_TEMP_DIR"
