@@ -446,7 +446,7 @@ def test_benchmark_prints_and_writes_the_figures(folder, model_folder, capsys):
 
 def test_benchmark_refuses_bad_input(folder, model_folder, capsys):
     for options, words in (
-        (["--shots", "0"], "--shots is 0: write 1 or more"),
+        (["--shots", "0"], "--shots is 0: write a whole number from 1"),
         (["--json", "gone/figures.json"], "--json gone"),
         (["--preset", "toybx"], "preset toybx"),
         (["--weights", "teacher", "--random-weights"], "--random-weights makes a student only"),

@@ -235,8 +235,7 @@ TURN = """(words) => new Promise((done) => {
 def test_press_change_and_stop_ten_times(visit, capsys):
     """Ten shots: from the press to the picture, a change seen in the middle, and a stop that keeps what was seen.
 
-    The times are printed; SHOTSTREAM_TIMES=1 holds them to what the studio aims at, which stalls and changes do not reach
-    yet.
+    The times are printed; SHOTSTREAM_TIMES=1 holds them to the studio's aims; stalls and changes miss theirs.
     """
     here = visit()
     here.shoot(JUMP)
