@@ -72,7 +72,7 @@ CHANGES = {
     | {"text": (True, {"text_encoder": 0, "transformer": 2}), "injection": ("channel", 0)},
     "ode-pairs": MEMORY
     | {"seed": (77, 1), "precision": ("bf16", 1), "pairs": (3, 0), "sampling_steps": (8, 1), "guidance": (8.0, 1)}
-    | {"student_steps": ((1000, 250), 1), "batch": (1, {})},
+    | {"student_steps": ((1000, 250), 1), "batch": (1, {}), "lengths": ((2,), 0)},
     "causal-init": ADAM | MEMORY | STUDENT | THE_SAME | {"trajectories": ("teacher", 1), "policy": ("first", 2)},
     # The critic moves in the first update, the student in the second, from what the critic has become.
     "intra-shot": ADAM
