@@ -1,4 +1,4 @@
-"""Stories as files: read from and written to the released formats, JSON and CSV.
+"""Stories as files: read from and written to the released formats, JSON and CSV; those of others are read, too.
 
 A complaint names the file as well, see `story`.
 """
@@ -19,6 +19,7 @@ from typing import Any
 from shotstream_lite.errors import StoryError, about, kind
 from shotstream_lite.files import parse_json, read_text, write_text
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, is_whole
+from shotstream_lite.story_formats import stories_of_lines, stories_of_text
 
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
@@ -32,10 +33,18 @@ def load_story(path: str | Path) -> Story:
 
 
 def load_stories(path: str | Path) -> list[Story]:
-    """Reads a JSON file (one story) or a released CSV file (a story a line). Raises StoryError."""
-    if Path(path).suffix.lower() != ".csv":
-        return [load_story(path)]
-    return list(read_table(path, _story_of_row))
+    """Reads a file of one or more stories, by the end of its name. Raises StoryError.
+
+    .json and .csv (a story a row) are the released formats; .jsonl and .txt those of others, see `story_formats`.
+    """
+    kind = Path(path).suffix.lower()
+    if kind == ".csv":
+        return list(read_table(path, _story_of_row))
+    if kind in (".jsonl", ".txt"):
+        text = read_text(path)
+        with about(path):
+            return stories_of_lines(text) if kind == ".jsonl" else stories_of_text(text)
+    return [load_story(path)]
 
 
 def read_table(path: str | Path, read_row: Callable[[Mapping[str, Any], Path], Any]) -> Iterator[Any]:
@@ -83,6 +92,10 @@ def parse_story(text: str, source: str = "story") -> Story:
 
 
 def _story_of_keys(data: dict[str, Any]) -> Story:
+    listed = data.get("shot_captions")  # HoloCine's structured input
+    if isinstance(listed, list) and "shot1" not in data:
+        rest = {key: value for key, value in data.items() if key != "shot_captions"}
+        data = rest | {f"shot{number}": caption for number, caption in enumerate(listed, start=1)}
     shots = [key for key in data if _SHOT_KEY.fullmatch(key)]
     if "frames_per_shot" in data and "frames" not in data:  # what others call it
         data = {"frames" if key == "frames_per_shot" else key: value for key, value in data.items()}

@@ -203,6 +203,12 @@ OPTIONS = [
     *(["convert", "bad.pt", target] for target in ("", "a\0b", "good.json", "x" * 5000, ".")),
     *(["convert", "toybox", "new", option, "gone"] for option in ("--config", "--lora", "--weights")),
     *(["convert", "bad.pt", "new", "--config", value] for value in ("gone", "pipe", "good.json", "empty", "a\0b", "")),
+    *(
+        ["story", "convert", source, "new"]
+        for source in ("", "gone.txt", "empty", "pipe", "zero", "huge", "a\0b.jsonl")
+    ),
+    *(["story", "convert", "good.json", target] for target in ("a\0b", "good.json/x", "x" * 5000, "gone/x.json")),
+    *(["story", *rest] for rest in ([], ["revert", "good.json", "new"], ["convert"], ["convert", "good.json"])),
     *(["train", stage, "--out", "run"] for stage in ("", "student", "Teacher", "--loud")),
     *(
         ["train", "teacher", *rest]

@@ -31,7 +31,8 @@ class Tell:
     """
 
     story: tyro.conf.Positional[Path]
-    """Story file: JSON with global_caption, shot1, shot2, ...; or a table (.csv) or a folder of stories."""
+    """Story file: JSON with global_caption, shot1, shot2, ..., or a text with a shot a line (.txt); or many stories: a
+    table (.csv), lines of prompts (.jsonl), a folder."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Film to write (.mp4, .mov or .mkv), or folder for many; by default the story's name, in this folder."""
     preset: str = "toybox"
