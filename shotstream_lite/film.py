@@ -14,8 +14,10 @@ from PIL import Image
 
 from shotstream_lite.errors import FilmError, ShotStreamError, reason
 from shotstream_lite.files import Part, check_file, remove_left, shown, writing
+from shotstream_lite.reel import Footage
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+STILL = 120  # rows of a still on a contact sheet, at least
 SMALL, COMFORTABLE = 200, 480  # films lower than the first are enlarged to at least the second (pixels)
 # A film can be played while it grows: what a killed process leaves, too. It becomes an ordinary file when it ends.
 _GROWING = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "frag_duration": "1000000"}
@@ -243,6 +245,13 @@ def film_strip(shots: Sequence[np.ndarray], columns: int = 6, gap: int = 2) -> n
             top, left = row * (height + gap), column * (width + gap)
             strip[top : top + height, left : left + width] = shot[index]
     return strip
+
+
+def write_sheet(shots: Sequence[Footage], path: str | Path, columns: int = 6) -> None:
+    """A contact sheet of told shots, as `write_strip`; small pictures are enlarged. Only the stills are read."""
+    stills = [np.linspace(0, shot.length - 1, columns).round().astype(int).tolist() for shot in shots]
+    picked = [np.concatenate([shot.frames(i, 1) for i in row]) for shot, row in zip(shots, stills, strict=True)]
+    write_strip(picked, path, columns, scale=math.ceil(STILL / shots[0].height))
 
 
 def write_strip(shots: Sequence[np.ndarray], path: str | Path, columns: int = 6, scale: int = 1) -> None:

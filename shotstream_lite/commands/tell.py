@@ -55,6 +55,10 @@ class Tell:
     """PICTURE=CAPTION: pictures of your own, remembered from the first shot on as frames of earlier shots would be."""
     tiny_decoder: Path | None = None
     """File of a tiny decoder, such as taew2_1.safetensors: much faster, a little less exact."""
+    subtitles: bool = False
+    """Put the captions into the film, as a subtitle track and a chapter a shot."""
+    sheet: bool = False
+    """Also write a contact sheet beside the film: NAME.png, a row a shot."""
     json: Path | None = None
     """Report to write: seeds, seconds, frames per second, and the story as it can be told again."""
 
@@ -99,7 +103,8 @@ class Tell:
         """Makes one film; False if it was stopped. Raises ShotStreamError; what is finished is a film then, too."""
         from tqdm import tqdm
 
-        from shotstream_lite.film import FilmWriter
+        from shotstream_lite.film import FilmWriter, write_sheet
+        from shotstream_lite.subtitles import write_captions
 
         shots = session.script
         _name_unknown_words(pipeline, session)
@@ -122,6 +127,10 @@ class Tell:
             return False
         if many and not interrupted:
             unfinished.unlink(missing_ok=True)
+        if self.subtitles:
+            write_captions(film.path, session.shots, session.settings.fps)
+        if self.sheet and session.shots:
+            write_sheet([told.footage for told in session.shots], film.path.with_suffix(".png"))
         report = {"film": str(film.path), "frames": film.frames_written, "interrupted": interrupted}
         report |= story_report(session) | {"load_seconds": round(loaded, 2)}
         if self.json:
@@ -172,6 +181,8 @@ class Tell:
             with writing(folder, StoryError):
                 folder.mkdir(parents=True, exist_ok=True)
             films = [check_film_path(folder / f"{Path(name).stem}.mp4") for name in stories]
+        if self.sheet and (sheet := next((film for film in films if film.with_suffix(".png").is_dir()), None)):
+            raise StoryError(f"--sheet: {sheet.with_suffix('.png')} is a folder: choose another name for the film")
         if self.json:
             check_report_path(self.json, self.story, *films)
         return films
