@@ -223,8 +223,20 @@ def for_gpu(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     return vae
 
 
+def for_cpu(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """The same object, and pictures but for rounding, in a CPU's ways: only convolutions in the plane are fast there.
+
+    torch has no fast one in space and time for a single clip without gradients; so the frames that a result depends on
+    are laid beside each other as channels. Decoding a miniature film becomes an order of magnitude faster.
+    """
+    for module in vae.modules():
+        if type(module) is WanCausalConv3d:
+            module.__class__ = _InThePlane
+    return vae
+
+
 class _WrittenOnce(WanCausalConv3d):
-    """Leaves the zeros around pictures to the convolution. (On a CPU that is slower than writing them.)"""
+    """Leaves the zeros around pictures to the convolution."""
 
     def forward(self, x: Tensor, cache_x: Tensor | None = None) -> Tensor:
         across, _, down, _, back, _ = self._padding
@@ -233,7 +245,21 @@ class _WrittenOnce(WanCausalConv3d):
             missing = back - sum(part.shape[2] for part in seen)
             zeros = (x.new_zeros(*x.shape[:2], missing, *x.shape[3:]),) if missing else ()
             x = torch.cat((*zeros, *seen, x), dim=2)
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, down, across))
+        return self.convolve(x, (down, across))
+
+    def convolve(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        """What comes of all frames that are read, [B, C, f, h, w]; `padding` of their pictures."""
+        return F.conv3d(x, self.weight, self.bias, self.stride, (0, *padding))
+
+
+class _InThePlane(_WrittenOnce):
+    """A convolution of pictures whose channels are those of all frames it reads."""
+
+    def convolve(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        windows = x.unfold(2, self.kernel_size[0], self.stride[0])  # [B, C, results, h, w, frames read]
+        pictures = windows.permute(0, 2, 1, 5, 3, 4).flatten(2, 3).flatten(0, 1)
+        y = F.conv2d(pictures, self.weight.flatten(1, 2), self.bias, self.stride[1:], padding)
+        return y.unflatten(0, (len(x), -1)).transpose(1, 2)
 
 
 def compile_norms(vae: AutoencoderKLWan, **options) -> None:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.attention import fast_backend, use_backend
-from shotstream_lite.codec import Codec, for_gpu, spatial_factor
+from shotstream_lite.codec import Codec, for_cpu, for_gpu, spatial_factor
 from shotstream_lite.configs import PARTS, check_together, read_config
 from shotstream_lite.convert import outline
 from shotstream_lite.errors import CheckpointError, OutOfMemory, about
@@ -225,14 +225,14 @@ def arrange(
     device: str,
     plan: Plan,
 ) -> Parts:
-    """Gives a model its device's ways: attention by the fast backend and, on a GPU, the codec as `for_gpu` makes it.
+    """Gives a model its device's ways: attention by the fast backend, the codec as `for_gpu` or `for_cpu` makes it.
 
     transformer and encoder are where the plan says they are at home.
     """
     if _is_small(settings) and torch.device(device).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # threads that wait for each other take longer than so small a model does
     arrange_transformer(transformer, device, plan)
-    codec = Codec(vae if torch.device(device).type == "cpu" else for_gpu(vae), plan.tiles)
+    codec = Codec((for_cpu if torch.device(device).type == "cpu" else for_gpu)(vae), plan.tiles)
     if plan.text_waits:
         come_one_by_one([*encoder.encoder.block, encoder.encoder.final_layer_norm], device)
     return transformer, codec, CaptionEncoder(encoder, tokenizer, settings.text_tokens)

@@ -14,6 +14,7 @@ from shotstream_lite.codec import (
     CodecError,
     StreamDecoder,
     compile_norms,
+    for_cpu,
     for_gpu,
     latent_frames,
     pixel_frames,
@@ -178,17 +179,33 @@ def test_tiled_streams_equal_tiled_wholes_and_nearly_the_untiled(codec):
     assert 0 < (parts - whole).abs().mean() < 0.2 * whole.std()
 
 
-def test_a_gpus_ways_give_the_same_pictures_and_latents(codec, monkeypatch):
+@pytest.mark.parametrize("ways", [for_gpu, for_cpu])
+def test_a_devices_ways_give_the_same_pictures_and_latents(codec, ways, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     latents, pixels = torch.randn(1, 4, 3, 4, 6), clip(9)
-    vae = for_gpu(copy.deepcopy(codec.vae))
-    convolutions = [m for m in vae.modules() if isinstance(m, torch.nn.Conv3d)]
-    assert torch.backends.cudnn.benchmark
-    assert all(m.weight.is_contiguous(memory_format=torch.channels_last_3d) for m in convolutions)
+    vae = ways(copy.deepcopy(codec.vae))
     stream, near = Codec(vae).stream(), {"atol": 1e-5, "rtol": 1e-4}
     parts = [stream.decode(part) for part in latents.split([1, 2], dim=2)]
     torch.testing.assert_close(torch.cat(parts, 2), codec.decode(latents), **near)
     torch.testing.assert_close(Codec(vae).encode_clip(pixels), codec.encode_clip(pixels), **near)
+    convolutions = [m for m in vae.modules() if isinstance(m, torch.nn.Conv3d)]
+    laid_out = all(m.weight.is_contiguous(memory_format=torch.channels_last_3d) for m in convolutions)
+    assert laid_out == torch.backends.cudnn.benchmark == (ways is for_gpu)
+
+
+def test_a_cpu_convolves_in_the_plane_only(codec):
+    seen = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function._overloadpacket is torch.ops.aten.convolution:
+                seen.append(args[1].ndim)
+            return function(*args, **(kwargs or {}))
+
+    codec = Codec(for_cpu(copy.deepcopy(codec.vae)))
+    with Seen(), torch.no_grad():
+        codec.decode(codec.encode_clip(clip(5)))
+    assert set(seen) == {4}
 
 
 def test_a_gpu_writes_what_a_convolution_reads_once(codec):

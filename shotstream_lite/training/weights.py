@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from shotstream_lite.codec import Codec
+from shotstream_lite.codec import Codec, for_cpu
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import read_json, share, writing
 from shotstream_lite.presets import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
@@ -77,7 +77,7 @@ def text_of(config: RunConfig) -> tuple[UMT5EncoderModel, PreTrainedTokenizerFas
 
 def codec_of(config: RunConfig) -> Codec:
     """The codec of a run."""
-    return Codec(load_codec(folder_with(config, "vae")))
+    return Codec(for_cpu(load_codec(folder_with(config, "vae"))))
 
 
 def save_model(model: nn.Module, folder: Path, main: bool = True, config: RunConfig | None = None) -> None:
