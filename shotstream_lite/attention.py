@@ -95,9 +95,13 @@ def use_backend(model: WanTransformer3DModel, name: str) -> None:
 
 def backend_in_use(model: WanTransformer3DModel) -> str:
     """The name of a transformer's attention backend; if torch chooses, also the kernel it picks."""
-    name = model.backend
+    heads, head_dim = model.config.num_attention_heads, model.config.attention_head_dim
+    return chosen(model.backend, heads, head_dim, model.device, model.dtype)
+
+
+def chosen(name: str, heads: int, head_dim: int, device: torch.device, dtype: torch.dtype) -> str:
+    """As `backend_in_use`, for attention of so many heads."""
     if name != NATIVE:
         return name
-    size = (1, model.config.num_attention_heads, 256, model.config.attention_head_dim)
-    sample = torch.zeros(size, device=model.device, dtype=model.dtype)
+    sample = torch.zeros((1, heads, 256, head_dim), device=device, dtype=dtype)
     return f"{name}: {SDPBackend(torch._fused_sdp_choice(sample, sample, sample)).name.lower()}"

@@ -11,6 +11,7 @@ from shotstream_lite.commands.benchmark import Benchmark
 from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, in_one_line, stopped_by_signals
 from shotstream_lite.commands.convert import Convert
 from shotstream_lite.commands.evaluate import Evaluate
+from shotstream_lite.commands.info import Info
 from shotstream_lite.commands.story import StoryCommand
 from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
@@ -25,6 +26,7 @@ COMMANDS = {
     "train": Train,
     "convert": Convert,
     "story": StoryCommand,
+    "info": Info,
 }
 ABOUT = "Streaming multi-shot video generation."
 

@@ -49,7 +49,7 @@ def pyav() -> ModuleType:
     """PyAV, imported when a film is written or read: many GPU machines lack it. Raises FilmError without it."""
     try:
         import av
-        import av.video.reformatter
+        import av.video.reformatter  # noqa: F401, makes av.video.reformatter
     except ImportError:
         raise FilmError("films need PyAV: pip install av") from None
     return av

@@ -160,7 +160,7 @@ def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     memory = psutil.virtual_memory()
     free, total = memory.available, memory.total
     with suppress(OSError):  # no Linux
-        for line in own.read_text().splitlines():
+        for line in own.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
                 root, names = groups, ("memory.max", "memory.current", "inactive_file")
@@ -174,8 +174,10 @@ def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
             inner = PurePosixPath(path.strip("/"))
             for folder in (root / inner, *(root / outer for outer in inner.parents)):
                 with suppress(OSError, ValueError):  # not seen from inside, or no limit ("max")
-                    limit, used = (int((folder / name).read_text()) for name in names[:2])
-                    kept = dict(re.findall(r"^(\w+) (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE))
+                    limit, used = (int((folder / name).read_text(encoding="utf-8")) for name in names[:2])
+                    kept = dict(
+                        re.findall(r"^(\w+) (\d+)$", (folder / "memory.stat").read_text(encoding="utf-8"), re.MULTILINE)
+                    )
                     free = min(free, max(0, limit - used + int(kept.get(names[2], 0))))
                     total = min(total, limit)
     return free, total

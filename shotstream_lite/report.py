@@ -59,7 +59,7 @@ def machine(pipeline: "ShotStreamPipeline") -> dict[str, Any]:
     return {
         "device": str(pipeline.device),
         "threads": torch.get_num_threads(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
@@ -80,7 +80,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     write_text(path, json.dumps(report, indent=2) + "\n")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")  # Linux alone does not tell `platform`
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

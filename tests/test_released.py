@@ -130,7 +130,7 @@ def test_the_teacher_is_guided_away_from_the_negative_prompt(models, monkeypatch
 
 
 def test_the_command_tells_and_says_where_files_are_missing(models, capsys):
-    Path("story.json").write_text(json.dumps({"global_caption": "A red ball.", "shot1": "It jumps."}))
+    Path("story.json").write_text(json.dumps({"global_caption": "A red ball.", "shot1": "It jumps."}), encoding="utf-8")
     options = ["--preset", "wan-1.3b", "--height", "32", "--width", "48", "--frames", "5", "-o", "film.mp4"]
     assert main(["tell", "story.json", *options]) == 0
     assert len(read_film("film.mp4")) == 5
