@@ -5,7 +5,8 @@ import json
 import pytest
 
 from shotstream_lite.toybox2 import dataset
-from shotstream_lite.training import codec, recipe
+from shotstream_lite.toybox2.probe import load_probe
+from shotstream_lite.training import codec, probe, recipe
 
 TINY = ["--steps", "1", "--sample-every", "0"]
 SHOTS = [*TINY, "--batch", "2", "--lengths", "3", "6", "--budget", "2"]
@@ -29,6 +30,7 @@ STAGES = {
     "causal-init": SHOTS,
     "intra-shot": SHOTS,
     "inter-shot": [*SHOTS, "--steps", "3", "--shots", "5", "--lora-rank", "2"],
+    "probe": [*TINY, "--batch", "2"],
 }
 
 
@@ -36,6 +38,7 @@ STAGES = {
 def small_world(monkeypatch):
     """Short shots."""
     monkeypatch.setattr(codec, "BATCHES", {5: 1})
+    monkeypatch.setattr(probe.toybox2, "accuracy", lambda *_: {})
     monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
     monkeypatch.setattr(dataset, "LENGTHS", (9, 17, 25))
     dataset.lengths_of.cache_clear()
@@ -52,3 +55,4 @@ def test_every_stage_runs_on_films_of_the_second_edition(tmp_path, small_world):
     for stage in ("base", "teacher", "causal-init", "intra-shot", "inter-shot"):
         config = json.loads((tmp_path / stage / "config.json").read_text(encoding="utf-8"))
         assert config["num_layers"] == 1 and config["in_channels"] == 6
+    load_probe(tmp_path / "probe" / "model.safetensors")

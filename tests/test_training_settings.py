@@ -103,7 +103,7 @@ CHANGES = {
     },
     "codec clips": {"clip_lr": (3e-3, 1), "steps": (50, 2), "lr_floor": (0.9, 2), "clip": (TINY, 1), "warmup": (3, 1)},
     "decoder": ADAM | {"noise": (1.0, 1), "shots": (8, 1)},
-    "probe": ADAM | {"batch": (4, 1), "shots": (8, 1), "seed": (77, 0)},
+    "probe": ADAM | {"batch": (4, 1), "shots": (8, 1), "seed": (77, 0), "world": ("toybox2", 0)},
 }
 CHANGES["inter-shot"] = CHANGES["intra-shot"] | {  # its first shot has no history
     "policy": ("first", 2),
@@ -143,6 +143,7 @@ class Updates:
         monkeypatch.setattr(codec, "BATCHES", {1: 2, 5: 1})
         monkeypatch.setattr(probe, "accuracy", lambda *_: {})
         monkeypatch.setattr(probe, "held_out", lambda: None)
+        monkeypatch.setattr(probe.toybox2, "accuracy", lambda *_: {})
 
     def __call__(self, stage: str, **changes) -> list[dict[str, torch.Tensor]]:
         AcceleratorState._reset_state()  # a process has one precision; here each run has its own

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from shotstream_lite.convert import check_fit, read_checkpoint
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_file
-from shotstream_lite.toybox2.renderer import FAR_X, FLAGPOLE, paths_of, shapes_of
+from shotstream_lite.toybox2.dataset import HELD_OUT_SEED, story_of
+from shotstream_lite.toybox2.renderer import FAR_X, FLAGPOLE, paint, paths_of, shapes_of
 from shotstream_lite.toybox2.world import (
     ACTIONS,
     CAMERAS,
@@ -28,6 +30,7 @@ from shotstream_lite.toybox2.world import (
     HATS,
     HEIGHT,
     LANDMARKS,
+    LONGEST,
     SETTINGS,
     SHAPES,
     STRIPES,
@@ -150,6 +153,63 @@ class Probe(nn.Module):
             steps = torch.cat([steps, steps[-1:].expand(FRAMES - len(steps), -1)])
         windows = steps.unfold(0, FRAMES, 1).transpose(1, 2)
         return {name: v.log_softmax(1) for name, v in (self.stills(features) | self.motion(windows)).items()}
+
+
+def window(story: ToyStory, take: Take, start: int) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """Nine frames of real film from number `start` on, uint8 [9, H, W, 3], and the answers at each, int [9]."""
+    tables = shapes_of(story, take, STRIDE * (FRAMES - 1) + 1, start)
+    frames = paint(*(torch.from_numpy(table[::STRIDE].copy()) for table in tables))
+    return frames, truth(story, take, start + STRIDE * np.arange(FRAMES))
+
+
+def draw_window(generator: torch.Generator, first: int = 0, stories: int = HELD_OUT_SEED) -> tuple:
+    """A `window` of any shot of stories number `first` and after, from anywhere in it."""
+
+    def number(below: int) -> int:
+        return int(torch.randint(below, (1,), generator=generator, device="cpu"))
+
+    story = story_of(first + number(stories))
+    return window(story, story.takes[number(len(story.takes))], number(LONGEST - STRIDE * (FRAMES - 1)))
+
+
+def questions(probe: Probe, frames: Tensor, answers: list[dict[str, np.ndarray]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Logits and right answers by question, of windows uint8 [n, 9, H, W, 3]: of single frames, [9 n, choices] and
+    [9 n], and of what moves, [n, choices] and [n]."""
+    features = probe.features(frames.flatten(0, 1))
+    logits = probe.stills(features) | probe.motion(features.unflatten(0, (-1, FRAMES)))
+    right = {name: torch.from_numpy(np.stack([a[name] for a in answers])).to(frames.device) for name in logits}
+    return {name: (v, right[name][:, 0] if name in IN_MOTION else right[name].flatten()) for name, v in logits.items()}
+
+
+@torch.no_grad()
+def accuracy(probe: Probe, windows: int = 300, batch: int = 20) -> dict[str, float]:
+    """Share of right answers on held-out film, question by question, where the answer is to be seen."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    right, asked = dict.fromkeys(IN_FRAME | IN_MOTION, 0), dict.fromkeys(IN_FRAME | IN_MOTION, 0)
+    for _ in range(windows // batch):
+        drawn = [draw_window(generator, HELD_OUT_SEED, 10_000) for _ in range(batch)]
+        answered = questions(probe, torch.stack([frames for frames, _ in drawn]), [answers for _, answers in drawn])
+        for name, (logits, answer) in answered.items():
+            right[name] += int((logits.argmax(1) == answer).sum())
+            asked[name] += int((answer != HIDDEN).sum())
+    return {name: right[name] / max(1, asked[name]) for name in right}
+
+
+def blemish(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Softens and roughens frames about as much as codec and model do, so that the probe reads through it.
+
+    Shape: uint8 [frames, H, W, 3], same out.
+    """
+
+    def chance() -> float:
+        return float(torch.rand(1, generator=generator, dtype=torch.float32, device="cpu"))
+
+    pixels = frames.permute(0, 3, 1, 2).float()
+    softer = pixels.new_tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]]).div(16).expand(3, 1, 3, 3)
+    for _ in range(int(3 * chance())):
+        pixels = F.conv2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), softer, groups=3)
+    grain = torch.randn(pixels.shape, generator=generator, dtype=torch.float32, device="cpu")
+    return (pixels + 8 * chance() * grain).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def load_probe(path: Path) -> Probe:

@@ -72,6 +72,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "causal-init": {"lengths": (6, 9, 12, 21), "steps": 400},
         "intra-shot": _TOY_DISTILLED | {"lengths": (6, 9, 12, 21), "steps": 800, "critic_lr": 4e-4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | {"lengths": (6, 9, 12, 21), "steps": 500, "critic_lr": 3e-4, "warmup": 20},
+        "probe": {"world": "toybox2", "batch": 16},
     },
     "wan-1.3b": {
         "films": _WAN | {"frames": 81, "height": 480, "width": 832},
