@@ -1,0 +1,203 @@
+"""What the probe reads in a film against what was asked, and against how the film itself first showed a thing.
+
+A viewer judges by the first time: a hat that changes in shot 3 is wrong from then on, however faithfully it stays
+changed. So everything is compared with its first appearance (`kept/`), or, when the first shots were given and are
+real, with the truth; what the wind or the bell changed on screen counts as changed from then on.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from shotstream_lite.evaluation.measures import is_dynamic, sharpness
+from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
+from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, truth
+from shotstream_lite.toybox2.world import FLAGS, HATS, LONGEST, Take, ToyStory
+
+Scores = dict[str, np.ndarray]
+"""Float [stories, shots, ...], nan where nothing was asked: 1 right, 0 wrong, or what the name says."""
+
+Reading = dict[str, np.ndarray]
+"""Log-probabilities of all answers by question, [frames or windows, choices], of one shot (`Probe.read`)."""
+
+KINDS = ("hat", "stripe", "emblem", "tint", "sun", "landmarks", "far", "flag")  # what captions never say
+ASKED = {  # what they say, and the questions that have to be right for it
+    "character": ("shape", "colour", "other shape", "other colour"),
+    "setting": ("setting",),
+    "camera": ("camera",),
+    "action": ("action",),
+}
+EVENTS = {"wind": ("hat", HATS.index("none")), "bell": ("flag", FLAGS.index("up"))}
+LOOKS = ("shape", "colour", "hat", "stripe")  # who somebody is, for a comparison of chunks
+FIRST_CHUNK, CHUNK = 9, 12  # pixel frames of three latents
+CHUNKS = 1 + (LONGEST - FIRST_CHUNK) // CHUNK
+
+
+def measure(story: ToyStory, shots: Sequence[np.ndarray], probe: Probe, fps: int = 16, given: int = 0) -> Scores:
+    """Everything that is measured of one film, as arrays [1, shots, ...].
+
+    Names: those of `compare`, and `cuts/SCA` [1, 1], `quality/dynamic degree`, `quality/sharpness`,
+    `chunk/sharpness` [1, shots, chunks], `features` [1, shots, 256].
+
+    Args:
+        shots: uint8 [frames, H, W, 3] each, of a film that should show `story`.
+        given: how many of them were real film and are not scored.
+    """
+    with torch.inference_mode():
+        read = [probe.read(torch.from_numpy(shot)) for shot in shots]
+        features = [probe.features(torch.from_numpy(shot[::4])).mean(0).numpy() for shot in shots]
+    scores = compare(story, [{name: v.numpy() for name, v in one.items()} for one in read], given)
+    lengths = [len(shot) for shot in shots]
+    cuts = shot_cut_accuracy(find_cuts(np.concatenate(shots), fps), planned_cuts(lengths), sum(lengths))
+    by_chunk = [[sharpness(shot[part]) if len(shot) > part.start else np.nan for part in _chunks()] for shot in shots]
+    more = {
+        "cuts/SCA": [cuts],
+        "quality/dynamic degree": [is_dynamic(shot, fps) for shot in shots],
+        "quality/sharpness": [sharpness(shot) for shot in shots],
+        "chunk/sharpness": by_chunk,
+        "features": features,
+    }
+    return scores | {name: np.asarray(values, float)[None] for name, values in more.items()}
+
+
+def compare(story: ToyStory, readings: Sequence[Reading], given: int = 0) -> Scores:
+    """One film, read frame by frame, against its story.
+
+    Names:
+        said/...: what the caption asked for is there; said/wind, said/bell: what they change has changed at the end.
+        kept/KIND [1, shots, 2]: a thing captions do not say looks as it did when it was first seen, for each character
+            on screen or the place; gap/KIND: how many shots ago it was last seen, 1 is the shot before; changed/KIND:
+            1 where a wind or bell has changed it meanwhile; read/KIND: the answer that was read, as an index.
+        bleed/...: the shot shows what the caption before asked for, where this one asks for something else.
+        steady/hat, steady/shape: the same in all frames.
+        chunk/identity [1, shots, chunks]: the part of `LOOKS` that reads as in the shot's first chunk.
+    """
+    scores: dict[str, list] = {}
+    seen: dict[tuple, tuple[int, int, bool]] = {}  # (kind, whose): what it looks like, since when unseen, changed?
+    previous: dict[str, np.ndarray] | None = None
+    for shot, (take, logits) in enumerate(zip(story.takes, readings, strict=True)):
+        frames = len(logits["shape"])
+        right = truth(story, take, np.arange(frames))
+        asked = {name: right[name][:1] if name in IN_MOTION else right[name] for name in right}
+        scored = shot >= given
+        row = _said(take, logits, asked)
+        row |= {f"bleed/{name}": np.nan for name in ASKED}
+        if previous is not None:
+            row |= _bleed(logits, asked, previous)
+        row |= {f"steady/{name}": _steady(logits[name], right[name]) for name in ("hat", "shape")}
+        row["chunk/identity"] = _identity(logits, right)
+        for kind in KINDS:
+            columns = [(kind, _owner(kind, take, 0))]
+            if len(take.cast) == 2 and kind in ("hat", "stripe"):
+                columns.append((f"other {kind}", _owner(kind, take, 1)))
+            results = np.full((4, 2), np.nan)
+            for column, (question, whose) in enumerate(columns):
+                before, after = _read(logits[question], right[question])
+                if before is None:
+                    continue
+                known = (kind, whose) in seen
+                looks, last, changed = seen.get((kind, whose), (before, shot, False))
+                if not scored:  # real film shows how it is
+                    shown = right[question][right[question] != HIDDEN]
+                    looks, after, known = int(shown[0]), int(shown[-1]), False
+                results[:, column] = float(before == looks), shot - last, changed, before
+                if not known:
+                    results[:3, column] = np.nan
+                turned = EVENTS.get(take.event, ("",))[0] == question
+                seen[kind, whose] = (after if turned else looks, shot, changed or turned)
+            row |= dict(zip((f"{name}/{kind}" for name in ("kept", "gap", "changed", "read")), results, strict=True))
+        for name, value in row.items():
+            scores.setdefault(name, []).append(value if scored else np.full_like(value, np.nan, dtype=float))
+        previous = asked
+    return {name: np.asarray(values, float)[None] for name, values in scores.items()}
+
+
+def _owner(kind: str, take: Take, number: int) -> object:
+    """Whose thing it is: somebody's, a place's, or the story's."""
+    who = take.cast[min(number, len(take.cast) - 1)]
+    return {"tint": "story"}.get(kind) or (
+        (who.shape, who.colour) if kind in ("hat", "stripe", "emblem") else take.place.setting
+    )
+
+
+def _answer(logits: np.ndarray, where: np.ndarray) -> int:
+    """What several frames together say."""
+    return int(logits[where].mean(0).argmax())
+
+
+def _read(logits: np.ndarray, right: np.ndarray) -> tuple[int | None, int | None]:
+    """What is read at the beginning and at the end of a shot, where something changes within it; None if unseen."""
+    values = right[right != HIDDEN]
+    if not len(values):
+        return None, None
+    return _answer(logits, right == values[0]), _answer(logits, right == values[-1])
+
+
+def _holds(logits: dict[str, np.ndarray], asked: dict[str, np.ndarray], names: Sequence[str]) -> float:
+    """1 if all of it is read, nan if none of it is to be seen."""
+    seen = [name for name in names if (asked[name] != HIDDEN).any()]
+    if not seen:
+        return np.nan
+    everywhere = {name: np.ones(len(logits[name]), bool) for name in seen}
+    where = {name: everywhere[name] if name in IN_MOTION else asked[name] != HIDDEN for name in seen}
+    return float(all(_answer(logits[n], where[n]) == asked[n][asked[n] != HIDDEN][0] for n in seen))
+
+
+def _said(take: Take, logits: dict[str, np.ndarray], asked: dict[str, np.ndarray]) -> dict[str, float]:
+    row = {f"said/{name}": _holds(logits, asked, names) for name, names in ASKED.items()}
+    for event, (question, result) in EVENTS.items():
+        _, after = _read(logits[question], asked[question]) if take.event == event else (None, None)
+        shown = after is not None and (asked[question] == result).any()
+        row[f"said/{event}"] = float(after == result) if shown else np.nan
+    return row
+
+
+def _bleed(logits: dict[str, np.ndarray], asked: dict, previous: dict) -> dict[str, float]:
+    row = {}
+    for name, questions in ASKED.items():
+        others = [q for q in questions if _asks(asked[q]) != _asks(previous[q])]
+        both = [q for q in questions if HIDDEN not in (_asks(asked[q]), _asks(previous[q]))]
+        if not others or len(both) < len(questions):
+            row[f"bleed/{name}"] = np.nan
+        else:
+            row[f"bleed/{name}"] = float(all(int(logits[q].mean(0).argmax()) == _asks(previous[q]) for q in questions))
+    return row
+
+
+def _asks(answers: np.ndarray) -> int:
+    """The one answer of a shot."""
+    shown = answers[answers != HIDDEN]
+    return int(shown[0]) if len(shown) else HIDDEN
+
+
+def _steady(logits: np.ndarray, right: np.ndarray) -> float:
+    """1 if every stretch of frames in which nothing ought to change reads the same throughout."""
+    parts = [logits[right == value].argmax(1) for value in np.unique(right[right != HIDDEN])]
+    return float(all((part == part[0]).all() for part in parts)) if parts else np.nan
+
+
+def _chunks() -> list[slice]:
+    ends = [FIRST_CHUNK + CHUNK * i for i in range(CHUNKS)]
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _identity(logits: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarray:
+    """By chunk, the part of `LOOKS` that reads as in the first; nan where the two cannot be compared."""
+    first = _chunks()[0]
+    course = np.full(CHUNKS, np.nan)
+    for number, part in enumerate(_chunks()):
+        same = []
+        for name in LOOKS:
+            now, then = right[name][part], right[name][first]
+            value = _asks(then)
+            if value != HIDDEN and (now == value).any():
+                answers = [_answer(logits[name][p], right[name][p] == value) for p in (part, first)]
+                same.append(answers[0] == answers[1])
+        course[number] = np.mean(same) if same else np.nan
+    return course
+
+
+def choices(kind: str) -> int:
+    """How many answers there are."""
+    return len(IN_FRAME[kind])

@@ -1,0 +1,122 @@
+"""What is measured of a film of the second edition: a perfect film scores all, and each planted error where it is."""
+
+import numpy as np
+import pytest
+import torch
+
+from shotstream_lite.toybox2.dataset import lengths_of, story_of
+from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, draw_window, truth
+from shotstream_lite.toybox2.reading import CHUNKS, KINDS, compare, measure
+from shotstream_lite.toybox2.renderer import render
+from shotstream_lite.toybox2.world import FLAGS, HATS
+
+SHOTS = 12
+RIGHT = ("said/", "kept/", "steady/", "chunk/identity")
+
+
+def readings(story, lengths, rng):
+    """As a probe without fault reads real film; what is not to be seen it makes up."""
+    shots = []
+    for take, frames in zip(story.takes, lengths, strict=True):
+        right = truth(story, take, np.arange(frames))
+        logits = {}
+        for name, options in (IN_FRAME | IN_MOTION).items():
+            answers = right[name][:3] if name in IN_MOTION else right[name]
+            made_up = rng.integers(len(options), size=len(answers))
+            logits[name] = 9.0 * np.eye(len(options))[np.where(answers == HIDDEN, made_up, answers)]
+        shots.append(logits)
+    return shots
+
+
+@pytest.fixture(scope="module")
+def films():
+    rng = np.random.default_rng(0)
+    return [(story_of(seed), readings(story_of(seed), lengths_of(seed), rng)) for seed in range(12)]
+
+
+def test_real_film_scores_all_of_everything_and_everything_is_asked(films):
+    parts = [compare(*film) for film in films]
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name, values in scores.items():
+        assert values.shape[:2] == (12, SHOTS) and not np.isnan(values).all(), name
+        if name.startswith(RIGHT):
+            assert np.nanmin(values) == 1, name
+        if name.startswith("bleed/"):
+            assert np.nanmax(values) == 0, name
+    for kind in KINDS:
+        gaps = scores[f"gap/{kind}"]
+        assert np.isnan(gaps[:, 0]).all() and np.nanmin(gaps) == 1
+        assert (np.isnan(gaps) == np.isnan(scores[f"kept/{kind}"])).all()
+    assert np.nanmax(scores["changed/hat"]) == np.nanmax(scores["changed/flag"]) == 1
+    assert np.nanmax(scores["gap/hat"]) > 6
+
+
+def test_a_hat_that_changes_is_wrong_from_then_on(films):
+    """Against the last time it was seen it would be wrong once."""
+    story, read, mine = next(found for film in films if (found := _without_wind(*film)))
+    wrong = [dict(shot) for shot in read]
+    for shot in mine[1:]:
+        wrong[shot]["hat"] = np.roll(read[shot]["hat"], 1, axis=1)
+    scores = compare(story, wrong)
+    asked = [s for s in mine[1:] if not np.isnan(scores["kept/hat"][0, s, 0])]
+    assert len(asked) > 1 and (scores["kept/hat"][0, asked, 0] == 0).all()
+    given = compare(story, wrong, given=mine[0] + 1)  # the first appearance is real film's: the truth
+    assert (given["kept/hat"][0, asked, 0] == 0).all()
+    assert np.isnan(given["said/camera"][0, : mine[0] + 1]).all()
+    given = compare(story, wrong, given=mine[1] + 1)  # so is the second, whatever the probe says
+    assert (given["kept/hat"][0, asked[1:], 0] == 0).all() and np.isnan(given["kept/hat"][0, mine[1], 0])
+
+
+def _without_wind(story, read):
+    """Somebody who is the left one in several shots and loses no hat, by the numbers of those shots."""
+    for who in story.cast:
+        mine = [s for s, t in enumerate(story.takes) if (t.cast[0].shape, t.cast[0].colour) == (who.shape, who.colour)]
+        if len(mine) > 3 and not any(story.takes[s].event == "wind" for s in mine):
+            return story, read, mine
+    return None
+
+
+def test_what_does_not_change_as_it_should(films):
+    for event, question, answers in (("wind", "hat", HATS), ("bell", "flag", FLAGS)):
+        story, read = next(f for f in films if any(t.event == event for t in f[0].takes))
+        at = next(s for s, t in enumerate(story.takes) if t.event == event)
+        held = [dict(shot) for shot in read]
+        held[at][question] = np.repeat(read[at][question][:1], len(read[at][question]), 0)
+        scores = compare(story, held)
+        assert scores[f"said/{event}"][0, at] == 0 and compare(story, read)[f"said/{event}"][0, at] == 1
+        assert len(answers) == held[at][question].shape[1]
+
+
+def test_one_wrong_frame_is_unsteady_and_a_wrong_chunk_is_told_by_its_number(films):
+    story, read = films[0]
+    shot = next(s for s, n in enumerate(lengths_of(0)) if n == 81 and story.takes[s].event == "none")
+    wrong = [dict(one) for one in read]
+    wrong[shot]["shape"] = read[shot]["shape"].copy()
+    wrong[shot]["shape"][69:] = np.roll(read[shot]["shape"][69:], 1, axis=1)
+    scores, good = compare(story, wrong), compare(story, read)
+    assert scores["steady/shape"][0, shot] == 0 < good["steady/shape"][0, shot]
+    course = scores["chunk/identity"][0, shot]
+    assert course[CHUNKS - 1] < 1 and (course[: CHUNKS - 1] == 1).all()
+
+
+def test_what_bleeds_is_what_the_caption_before_asked_for(films):
+    story, read = films[1]
+    places = [take.place.setting for take in story.takes]
+    at = next(s for s in range(1, SHOTS) if places[s] != places[s - 1])
+    wrong = [dict(one) for one in read]
+    wrong[at]["setting"] = np.repeat(read[at - 1]["setting"][:1], len(read[at]["setting"]), 0)
+    assert compare(story, wrong)["bleed/setting"][0, at] == 1
+    assert compare(story, read)["bleed/setting"][0, at] == 0
+
+
+def test_a_film_is_measured_from_its_pixels_and_windows_are_what_is_drawn():
+    torch.manual_seed(0)
+    story = story_of(3, 2)
+    shots = [render(story, take, frames).numpy() for take, frames in zip(story.takes, (9, 33), strict=True)]
+    scores = measure(story, shots, Probe())
+    assert scores["features"].shape == (1, 2, 256) and scores["chunk/sharpness"].shape == (1, 2, CHUNKS)
+    assert np.isnan(scores["chunk/sharpness"][0, 0, 1:]).all() and scores["chunk/sharpness"][0, 1, 2] > 0
+    assert 0 < scores["cuts/SCA"][0, 0] <= 1
+    frames, answers = draw_window(torch.Generator().manual_seed(1))
+    again, _ = draw_window(torch.Generator().manual_seed(1))
+    assert torch.equal(frames, again) and all(column.shape == (9,) for column in answers.values())
