@@ -38,11 +38,11 @@ from tqdm import tqdm
 from shotstream_lite.attention import backend_in_use, preferring
 from shotstream_lite.benchmark import GLOBAL_CAPTION, caption, random_pipeline
 from shotstream_lite.codec import compile_norms, latent_frames, to_frames
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.report import check_report_path, machine, write_report
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, Story, StoryError, captions
+from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.take import Take
 from shotstream_lite.transformer import compile_halves
 

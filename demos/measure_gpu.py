@@ -28,12 +28,15 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from shotstream_lite import benchmark, budget, fit
+from shotstream_lite import benchmark
 from shotstream_lite.attention import BACKENDS, preferring
 from shotstream_lite.flow import few_step
-from shotstream_lite.memory import GIB
+from shotstream_lite.models import work
+from shotstream_lite.models.folder import PRESETS
+from shotstream_lite.models.memory import GIB
+from shotstream_lite.models.placement import _ways, choose, read_configs
+from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import PRESETS, load_settings
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.session import StorySession
 
@@ -172,13 +175,13 @@ def toybox(m: Measurement) -> None:
 def bench(m: Measurement, compiled: bool = False) -> None:
     """The full model, warm, and where its memory goes beyond what is counted."""
     folder = m.preset("model")
-    chosen = fit.choose(folder, m.device, download=False)
+    chosen = choose(folder, m.device, download=False)
     figures = benchmark.run(str(folder), 2 if m.shrink else 3, m.device, chosen.plan, True, compiled)
     m.put("figures", figures)
     m.put("memory", {"counted_gib": chosen.bytes / GIB, "taken_gib": figures["peak_mib"] / 1024})
     name = figures["machine"]["device"]
-    card = next((card for card in budget.CARDS if card in name), "H100")
-    counted = budget.count_shot(fit.read_configs(folder, False), load_settings(folder), card, compiled)
+    card = next((card for card in work.CARDS if card in name), "H100")
+    counted = work.count_shot(read_configs(folder, False), load_settings(folder), card, compiled)
     m.put("counted", {key: counted[key] for key in ("card", "fps", "transformer_fps", "codec_seconds")})
 
 
@@ -219,7 +222,7 @@ def profile(m: Measurement) -> None:
 def placement(m: Measurement) -> None:
     """Every plan's memory: counted, and taken; with a text encoder of one layer, so that it is quick."""
     folder = m.preset("fit", ONE_LAYER)
-    for plan, _, counted in fit._ways(fit.read_configs(folder, False), load_settings(folder), m.device):
+    for plan, _, counted in _ways(read_configs(folder, False), load_settings(folder), m.device):
         with m.trying(str(plan)):
             if m.device == "cuda":
                 torch.cuda.empty_cache()

@@ -9,7 +9,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 
 BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,

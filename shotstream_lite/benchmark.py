@@ -23,9 +23,17 @@ from transformers import UMT5EncoderModel
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.codec import compile_norms, latent_frames
-from shotstream_lite.fit import Plan, arrange, read_configs
+from shotstream_lite.models.folder import (
+    build_text_encoder,
+    cast,
+    default_dtype,
+    find_folder,
+    load_tiny,
+    restore_tables,
+)
+from shotstream_lite.models.placement import Plan, arrange, read_configs
+from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import build_text_encoder, cast, default_dtype, find_folder, load_settings, restore_tables
 from shotstream_lite.report import machine
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import captions
@@ -71,10 +79,10 @@ def run(
     Memory is what the process has, or the most a GPU had in a shot.
 
     Args:
-        plan: where the model's parts are, see `fit.choose`.
+        plan: where the model's parts are, see `placement.choose`.
         random_weights: only the configurations of the preset are read, no weights.
         compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec.compile_norms`.
-        weights: who tells, see `presets.WEIGHTS`.
+        weights: who tells, see `folder.WEIGHTS`.
         changes: settings of the story, such as height and width.
         tiny_decoder: file of one that decodes instead of the exact one (see `tiny`); what it loses is measured, too.
     """
@@ -82,7 +90,7 @@ def run(
     pipeline = random_pipeline(preset, device, plan) if random_weights else load_pipeline(preset, weights, device, plan)
     loaded = time.perf_counter() - start
     if tiny_decoder:
-        pipeline.codec.use_tiny(tiny_decoder)
+        pipeline.codec.tiny = load_tiny(tiny_decoder, pipeline.codec)
     if compiled:
         compile_halves(pipeline.transformer)
         compile_norms(pipeline.codec.vae)

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shotstream_lite.fit import Plan
+from shotstream_lite.film import Footage
 from shotstream_lite.flow import euler_sigmas
+from shotstream_lite.models.placement import Plan
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import WHOLE_SHOTS, After, Again, Before, ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings
-from shotstream_lite.reel import Footage
 from shotstream_lite.rollout import sample_joint
 from shotstream_lite.story import Lines, line_at
 
@@ -63,9 +63,9 @@ class TeacherPipeline(ShotStreamPipeline):
 def load_pipeline(
     name: str | Path = "toybox", weights: str = "student", device: str = "cpu", plan: Plan | None = None
 ) -> ShotStreamPipeline:
-    """The storyteller that goes with some weights (see `presets.WEIGHTS`): streaming, or whole shots at once.
+    """The storyteller that goes with some weights (see `folder.WEIGHTS`): streaming, or whole shots at once.
 
-    plan: where its parts are, see `fit.choose`; None: all on `device`. Raises CheckpointError as
+    plan: where its parts are, see `placement.choose`; None: all on `device`. Raises CheckpointError as
     `ShotStreamPipeline.from_pretrained`.
     """
     kind = TeacherPipeline if weights in WHOLE_SHOTS else ShotStreamPipeline

@@ -5,7 +5,6 @@ Latents are normalised by the mean and deviation in its configuration, as diffus
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shotstream_lite.errors import CodecError
-from shotstream_lite.tiny import TinyDecoder, TinyStream, load_tiny
+from shotstream_lite.tiny import TinyDecoder, TinyStream
 
 FRAMES_PER_LATENT = 4  # after the first latent, which holds one frame
 OVERLAP = 8  # latents that neighbouring tiles share; a seam is blended over all of them
@@ -60,7 +59,7 @@ class Codec:
     """An AutoencoderKLWan with its normalisation. Gradients never pass through it.
 
     Args:
-        tiny: decodes instead of the codec, in one piece; see `use_tiny`.
+        tiny: decodes instead of the codec, in one piece; see `models.folder.load_tiny`.
         tiles: 2 or more decodes tiles by tiles overlapping parts of the picture one after another: less memory, more
             work, and nearly the same pictures (the codec's attention sees only its own part).
     """
@@ -99,10 +98,6 @@ class Codec:
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes whole clips: [B, C, k+1, h, w] -> pixels [B, 3, 4k+1, H, W] in [-1, 1]."""
         return self.stream().decode(latents)
-
-    def use_tiny(self, path: str | Path) -> None:
-        """Decodes with the tiny decoder of a file from now on. Raises CheckpointError if it is none for this codec."""
-        self.tiny = load_tiny(path, self.channels, self.spatial_factor, str(self.vae.device))
 
     def stream(self, exact: bool = False) -> "StreamDecoder | TiledStreamDecoder | TinyStream":
         """A decoder for one clip whose latents come chunk by chunk; the codec's own if it shall be `exact`."""

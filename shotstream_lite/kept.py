@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_file
 
 

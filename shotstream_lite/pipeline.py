@@ -19,17 +19,13 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import Codec, latent_frames, pixel_frames, to_frames, to_pixels
-from shotstream_lite.convert import CheckpointError
-from shotstream_lite.fit import Plan, load_another, load_parts
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.film import Footage
 from shotstream_lite.flow import few_step
 from shotstream_lite.history import select
-from shotstream_lite.presets import (
-    StreamSettings,
-    load_settings,
-    model_folder,
-    weights_in,
-)
-from shotstream_lite.reel import Footage
+from shotstream_lite.models.folder import model_folder, weights_in
+from shotstream_lite.models.placement import Plan, load_another, load_parts
+from shotstream_lite.models.settings import StreamSettings, load_settings
 from shotstream_lite.rollout import Noise, begin_shot, rollout
 from shotstream_lite.story import Lines, line_at
 from shotstream_lite.text import CaptionEncoder
@@ -87,9 +83,9 @@ class ShotStreamPipeline:
         """A preset ("toybox") or a model folder.
 
         Args:
-            weights: which transformer of the folder, see `presets.WEIGHTS`.
+            weights: which transformer of the folder, see `folder.WEIGHTS`.
             device: where it works, as torch names it.
-            plan: where its parts are, see `fit.choose`; None: all on `device`.
+            plan: where its parts are, see `placement.choose`; None: all on `device`.
 
         Raises:
             CheckpointError: an unknown name, or files that are missing, damaged or do not fit; one line.

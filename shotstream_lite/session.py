@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.errors import StoryError
+from shotstream_lite.film import Footage, Reel, read_picture, write_picture
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings
-from shotstream_lite.reel import Footage, Reel, read_picture, write_picture
 from shotstream_lite.story import (
     CaptionChange,
     Picture,

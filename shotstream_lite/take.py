@@ -14,10 +14,10 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import latent_frames, pixel_frames
-from shotstream_lite.fit import giving_back
+from shotstream_lite.film import Footage
+from shotstream_lite.models.placement import giving_back
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
-from shotstream_lite.presets import StreamSettings
-from shotstream_lite.reel import Footage
 from shotstream_lite.story import CaptionChange, Lines, Shot, Story, captions, check_caption, line_at
 
 

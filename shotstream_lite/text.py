@@ -12,7 +12,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import StoryError
 
 REMEMBERED = 32  # captions whose embeddings are kept
 _TOKENIZING = Lock()

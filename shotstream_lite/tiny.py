@@ -6,14 +6,9 @@ taew2_1.safetensors for Wan 2.1: it reads latents as the transformer makes them,
 the last is meant.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from shotstream_lite.convert import check_fit, read_checkpoint
-from shotstream_lite.errors import CheckpointError
 
 State = list[Tensor]
 """What each block was given last, [B, C, h, w]."""
@@ -95,34 +90,6 @@ class TinyDecoder(nn.Module):
         weight = self.decoder[1].weight
         pixels, state = self(latents.to(weight), state)
         return pixels.clamp(-1, 1), state
-
-
-def load_tiny(path: str | Path, channels: int, factor: int, device: str = "cpu") -> TinyDecoder:
-    """The decoder of a file, for a codec of so many channels and pixels a latent's side; bfloat16 on a GPU.
-
-    Raises CheckpointError naming what does not fit.
-    """
-    state = {name: tensor for name, tensor in read_checkpoint(path).items() if name.startswith("decoder.")}
-    convolutions = [state.get(f"decoder.{i}.weight") for i in (1, 8, 14, 20, 22)]
-    if any(weight is None or weight.ndim != 4 for weight in convolutions):
-        raise CheckpointError(f"{path}: is no tiny decoder of the TAEHV family: name one such as taew2_1.safetensors")
-    first, *_, last = convolutions
-    patch = round((len(last) / 3) ** 0.5)
-    if (first.shape[1], 8 * patch) != (channels, factor):
-        theirs, ours = f"{first.shape[1]} channels and {8 * patch} pixels", f"{channels} and {factor}"
-        raise CheckpointError(f"{path}: its latents have {theirs}, this model's {ours}: name the file of this model")
-    model = TinyDecoder(channels, tuple(len(weight) for weight in convolutions[:4]), patch)
-    for name, tensor in model.state_dict().items():  # a file may grow more frames than are wanted: the last ones count
-        if name.endswith("conv.weight") and name in state:
-            state[name] = state[name][-len(tensor) :]
-    try:
-        check_fit(model, {name: (name, tensor) for name, tensor in state.items()})
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}: name the file of this model") from None
-    model.load_state_dict(state)
-    if torch.device(device).type == "cuda":
-        model = model.to(device, torch.bfloat16, memory_format=torch.channels_last)
-    return model.eval().requires_grad_(False)
 
 
 class TinyStream:

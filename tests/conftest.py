@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings, save_settings
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training import base, codec
 from shotstream_lite.transformer import ShotStreamTransformer

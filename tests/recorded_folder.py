@@ -14,7 +14,8 @@ from parity.record import Case, Record, read
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shotstream_lite import configs, convert, history
+from shotstream_lite import history
+from shotstream_lite.models import configs, convert
 from shotstream_lite.transformer import ShotStreamTransformer
 
 CHANNELS, HEIGHT, WIDTH, LAYERS, FRAMES, CHUNK, BUDGET, SHOTS = 5, 6, 4, 3, 6, 2, 4, 4

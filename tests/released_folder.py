@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
-from shotstream_lite.convert import diffusers_names
+from shotstream_lite.models.convert import diffusers_names
 from shotstream_lite.toybox.language import build_tokenizer
 
 COMPONENTS, WEIGHTS = "Wan2.1-T2V-1.3B-Diffusers", "ShotStream"

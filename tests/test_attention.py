@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from shotstream_lite.attention import attend, backend_in_use, fast_backend, preferring, spans, use_backend
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.transformer import causal_mask, compile_blocks, compile_halves
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shotstream_lite.cli import main
-from shotstream_lite.fit import Plan
+from shotstream_lite.models.placement import Plan
 
 GOOD = {"global_caption": "A red ball in a meadow.", "shot1": "Wide shot: the red ball jumps.", "shot2": "It waves."}
 NAN, INF = float("nan"), float("inf")

@@ -14,10 +14,9 @@ from released_folder import build_transformer, released_state
 from safetensors.torch import load_file, save_file
 
 from shotstream_lite.cli import main
-from shotstream_lite.convert import convert_transformer
 from shotstream_lite.errors import ShotStreamError
-from shotstream_lite.fit import Plan, load_parts
-from shotstream_lite.presets import (
+from shotstream_lite.models.convert import convert_transformer
+from shotstream_lite.models.folder import (
     PRESETS,
     load_codec,
     load_text,
@@ -25,6 +24,7 @@ from shotstream_lite.presets import (
     load_transformer_in,
     model_folder,
 )
+from shotstream_lite.models.placement import Plan, load_parts
 
 MODEL = build_transformer(0)
 CONFIG = dict(MODEL.config)

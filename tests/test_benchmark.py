@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite import benchmark, budget
+from shotstream_lite import benchmark
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.cli import main
-from shotstream_lite.fit import read_configs
+from shotstream_lite.models import work
+from shotstream_lite.models.folder import PRESETS
+from shotstream_lite.models.placement import read_configs
+from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import PRESETS, load_settings
 from shotstream_lite.session import StorySession
 
 
@@ -98,7 +100,7 @@ def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
     wan = PRESETS["wan-1.3b"]
     settings = load_settings(wan).changed({"shot_frames": 33, "steps": [1000, 500]})
     configs = read_configs(wan, download=False)
-    figures = [budget.count_shot(configs, settings, compiled=compiled) for compiled in (False, True)]
+    figures = [work.count_shot(configs, settings, compiled=compiled) for compiled in (False, True)]
     frame, width, ffn, layers = 30 * 52, 1536, 8960, 30
     tokens = frame * (6 + 3 * (3 * 2 + 2))  # the context, two steps a chunk, clean passes but the last
     keys = [6 * 6] + [3 * (6 + 3 * (chunk + 1)) * (2 + (chunk < 2)) for chunk in range(3)]
@@ -111,13 +113,13 @@ def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
         assert parts["codec: convolutions"]["flop"] == pytest.approx((4.35 + 8 * 13.55) * 1e12, rel=0.02)
         seconds = sum(part["seconds"] for part in parts.values())
         assert counted["fps"] == pytest.approx(33 / seconds) and 0 < counted["first_frame_seconds"] < seconds / 2
-    decode = partial(budget._decode, configs, settings, budget.CARDS["H100"], False)
+    decode = partial(work._decode, configs, settings, work.CARDS["H100"], False)
     exact, tiny = (sum(n for (*_, index), n in decode(which)[0].items() if index == 0) for which in (False, True))
     assert tiny == pytest.approx(exact / 25, rel=0.2)
     for component in ("transformer", "codec"):
         plain, fused = (counted["parts"][f"{component}: everything else"] for counted in figures)
         assert fused["bytes"] < 0.5 * plain["bytes"] and fused["launches"] < 0.6 * plain["launches"]
-    monkeypatch.setattr(budget, "count_shot", lambda *asked: figures[asked[-2]])
+    monkeypatch.setattr(work, "count_shot", lambda *asked: figures[asked[-2]])
     assert main(["benchmark", "--preset", "wan-1.3b", "--count", "--compile"]) == 0
     out = capsys.readouterr().out
     assert "on H100, compiled, counted and not measured" in out and "codec: convolutions" in out

@@ -8,10 +8,10 @@ import torch
 
 from shotstream_lite.course import classroom
 from shotstream_lite.course.plane import cloud_clean, two_bumps
-from shotstream_lite.fit import Fit, Plan
 from shotstream_lite.history import select
-from shotstream_lite.memory import Need
-from shotstream_lite.released import MODELS
+from shotstream_lite.models.memory import Need
+from shotstream_lite.models.placement import Fit, Plan
+from shotstream_lite.models.released import MODELS
 from shotstream_lite.story_files import load_story
 from shotstream_lite.toybox.captions import vocabulary, words
 from shotstream_lite.toybox.renderer import render
@@ -66,7 +66,7 @@ def test_the_memory_test_asks_the_pipeline_and_repeats_itself(monkeypatch):
     class Perfect:
         """Tells what the renderer would draw."""
 
-        from shotstream_lite.presets import StreamSettings
+        from shotstream_lite.models.settings import StreamSettings
 
         settings = StreamSettings()
 

@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 from shotstream_lite import __version__
 from shotstream_lite.cli import COMMANDS, main
 from shotstream_lite.codec import StreamDecoder
-from shotstream_lite.film import read_film
+from shotstream_lite.film import Reel, read_film
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.reel import Reel
 from shotstream_lite.session import StorySession
 
 ROOT = Path(__file__).resolve().parent.parent

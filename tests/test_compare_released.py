@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from shotstream_lite.codec import pixel_frames
-from shotstream_lite.configs import from_wan
-from shotstream_lite.convert import load_checkpoint
+from shotstream_lite.models.configs import from_wan
+from shotstream_lite.models.convert import load_checkpoint
 
 DEMOS = Path(__file__).resolve().parent.parent / "demos"
 

@@ -6,14 +6,9 @@ from diffusers import WanTransformer3DModel
 from parity.record import read
 from safetensors.torch import load_file
 
-from shotstream_lite.configs import from_wan
-from shotstream_lite.convert import (
-    CheckpointError,
-    convert_checkpoint,
-    convert_transformer,
-    load_checkpoint,
-    read_checkpoint,
-)
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.models.configs import from_wan
+from shotstream_lite.models.convert import convert_checkpoint, convert_transformer, load_checkpoint, read_checkpoint
 
 
 @pytest.fixture

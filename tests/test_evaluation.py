@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.films import (
     Film,
     ModelSpec,
@@ -16,7 +17,6 @@ from shotstream_lite.evaluation.films import (
 from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.reading import chance, measure, prompt_following
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
-from shotstream_lite.story import StoryError
 from shotstream_lite.toybox.dataset import story_of
 from shotstream_lite.toybox.probe import CAPTIONED, HIDDEN, UNCAPTIONED, Probe, truth
 from shotstream_lite.toybox.renderer import render

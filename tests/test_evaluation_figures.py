@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from shotstream_lite.cli import main
+from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation import run as running
 from shotstream_lite.evaluation.films import Film
 from shotstream_lite.evaluation.pictures import contact_sheet, stills
@@ -26,7 +27,6 @@ from shotstream_lite.evaluation.statistics import (
     resamples,
 )
 from shotstream_lite.evaluation.store import Kept
-from shotstream_lite.story import StoryError
 from shotstream_lite.toybox.probe import Probe, save_probe
 
 SMALL = "height=64,width=96,shot_frames=5"
@@ -225,7 +225,7 @@ def test_processes_part_before_they_end(tmp_path):
     """What is registered first is called last, when the group has to be gone."""
     script = tmp_path / "part.py"
     script.write_text(
-        "import atexit, torch.distributed as d; from shotstream_lite.processes import part_at_exit; "
+        "import atexit, torch.distributed as d; from shotstream_lite.distributed import part_at_exit; "
         "atexit.register(lambda: print('still there:', d.is_initialized())); part_at_exit(); "
         f"d.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1); "
         "print('there:', d.is_initialized())"

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from shotstream_lite.codec import CodecError, latent_frames, to_frames
+from shotstream_lite.errors import StoryError
+from shotstream_lite.film import Reel
 from shotstream_lite.pipeline import REMEMBERED
-from shotstream_lite.reel import Reel
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import StoryError
 
 
 def lines(count: int) -> list[str]:

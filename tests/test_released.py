@@ -14,15 +14,17 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from released_folder import CHECKPOINTS, COMPONENTS, WEIGHTS, write_release
 from torch import nn
 
-from shotstream_lite import fit, released
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.cli import main
-from shotstream_lite.convert import CheckpointError, merge_lora
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.film import read_film
-from shotstream_lite.fit import Plan
+from shotstream_lite.models import placement, released
+from shotstream_lite.models.convert import merge_lora
+from shotstream_lite.models.folder import PRESETS, load_text, load_transformer, model_folder, weights_in
+from shotstream_lite.models.placement import Plan
+from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import PRESETS, load_settings, load_text, load_transformer, model_folder, weights_in
 from shotstream_lite.session import StorySession
 
 WAN = PRESETS["wan-1.3b"]
@@ -101,7 +103,7 @@ def test_a_whole_film_from_the_released_files(models):
 
 def test_every_way_of_loading_gives_a_device_its_ways(models, monkeypatch):
     """The meta device stands for a GPU: a fast backend for every transformer, and the codec in channels-last layout."""
-    monkeypatch.setattr(fit, "fast_backend", lambda device: "math")
+    monkeypatch.setattr(placement, "fast_backend", lambda device: "math")
     for load in (ShotStreamPipeline.from_pretrained, load_pipeline):
         pipeline = load("wan-1.3b", device="meta")
         for weights in ("student", "causal-init"):
@@ -111,7 +113,7 @@ def test_every_way_of_loading_gives_a_device_its_ways(models, monkeypatch):
 
 
 def test_a_plan_is_followed_by_every_way_of_loading(models, calls):
-    arranged, transformers, plan = calls(fit, "arrange"), calls(fit, "arrange_transformer"), Plan(True, 2)
+    arranged, transformers, plan = calls(placement, "arrange"), calls(placement, "arrange_transformer"), Plan(True, 2)
     for load in (ShotStreamPipeline.from_pretrained, load_pipeline):
         pipeline = load("wan-1.3b", plan=plan)
         assert pipeline.codec.tiles == 2 and any(b._forward_pre_hooks for b in pipeline.text.text_encoder.encoder.block)

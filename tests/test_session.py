@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from shotstream_lite.codec import CodecError
-from shotstream_lite.errors import CheckpointError, OutOfMemory
+from shotstream_lite.errors import CheckpointError, OutOfMemory, StoryError
+from shotstream_lite.film import write_picture
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.reel import write_picture
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import CaptionChange, Shot, Story, StoryError, captions
+from shotstream_lite.story import CaptionChange, Shot, Story, captions
 from shotstream_lite.story_files import load_story, parse_story
 from shotstream_lite.toybox import world
 from shotstream_lite.toybox.probe import READS, load_probe

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from shotstream_lite.story import Shot, Story, StoryError, captions
+from shotstream_lite.errors import StoryError
+from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.story_files import load_stories, load_story, parse_story, save_story, story_json
 
 RELEASED = {

@@ -24,9 +24,9 @@ from PIL import Image
 
 from shotstream_lite import cli
 from shotstream_lite.errors import ShotStreamError, StoryError
-from shotstream_lite.fit import Fit, Plan
+from shotstream_lite.film import write_picture
+from shotstream_lite.models.placement import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.reel import write_picture
 from shotstream_lite.session import StorySession
 from shotstream_lite.story_files import parse_story
 from shotstream_lite.studio import messages, request, server

@@ -10,7 +10,8 @@ from diffusers import WanPipeline
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from shotstream_lite.story import StoryError, captions
+from shotstream_lite.errors import StoryError
+from shotstream_lite.story import captions
 from shotstream_lite.story_files import load_story
 from shotstream_lite.text import CaptionEncoder, check_length, encode_captions, unknown_words
 from shotstream_lite.toybox.captions import MAX_WORDS

@@ -1,6 +1,7 @@
 """The tiny decoder: the files it reads, streams that equal wholes, and that it is trained and used where asked for."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from shotstream_lite import benchmark
 from shotstream_lite.cli import main
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.tiny import Block, TinyDecoder, load_tiny
+from shotstream_lite.models.folder import load_tiny
+from shotstream_lite.tiny import Block, TinyDecoder
 from shotstream_lite.training import codec, tiny_decoder
 from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
 
+CODEC = SimpleNamespace(channels=16, spatial_factor=8, vae=SimpleNamespace(device=torch.device("cpu")))
 WIDTHS = (12, 8, 6, 6)
 
 
@@ -38,7 +41,7 @@ def released_file(
 @pytest.fixture
 def tiny(tmp_path) -> TinyDecoder:
     save_file(released_file(), tmp_path / "taew2_1.safetensors")
-    return load_tiny(tmp_path / "taew2_1.safetensors", 16, 8)
+    return load_tiny(tmp_path / "taew2_1.safetensors", CODEC)
 
 
 @pytest.mark.parametrize("chunks", [[3, 3, 1], [1, 2, 4], [7]])
@@ -82,7 +85,7 @@ def test_a_file_that_grows_more_frames_than_wanted_gives_the_last(tmp_path, tiny
     grown["decoder.7.conv.weight"][12:] = state["decoder.7.conv.weight"]
     save_file(grown, tmp_path / "grown.safetensors")
     latents = torch.randn(1, 16, 2, 3, 4)
-    same = load_tiny(tmp_path / "grown.safetensors", 16, 8).decode_chunk(latents)[0]
+    same = load_tiny(tmp_path / "grown.safetensors", CODEC).decode_chunk(latents)[0]
     assert torch.equal(same, tiny.decode_chunk(latents)[0])
 
 
@@ -100,7 +103,7 @@ def test_other_files_are_named_in_a_line(tmp_path, change, words):
     change(state)
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=f"^{re.escape(str(tmp_path))}.*{words}.*: name ") as caught:
-        load_tiny(tmp_path / "other.safetensors", 16, 8)
+        load_tiny(tmp_path / "other.safetensors", CODEC)
     assert "\n" not in str(caught.value)
 
 

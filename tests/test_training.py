@@ -9,7 +9,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
-from shotstream_lite.presets import StreamSettings, load_codec, load_text, load_transformer, save_settings
+from shotstream_lite.models.folder import load_codec, load_text, load_transformer
+from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.toybox.dataset import KEY_FRAMES, STORY_SHOTS, LatentFilms, film_pool, to_pixels
 from shotstream_lite.training import ship
 from shotstream_lite.training.base import BaseConfig, train_base

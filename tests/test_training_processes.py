@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.loop import Run, learning_rate
-from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 
 STEPS = 2

@@ -13,20 +13,20 @@ from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
-from shotstream_lite.convert import read_checkpoint
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.kept import keep
-from shotstream_lite.presets import load_codec, load_text
+from shotstream_lite.models.convert import read_checkpoint
+from shotstream_lite.models.folder import load_codec, load_text
 from shotstream_lite.toybox import dataset
 from shotstream_lite.training import codec as codec_stage
 from shotstream_lite.training import decoder, loop, recipe, ship, weights
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.decoder import DecoderConfig, train_decoder
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
-from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import earlier
 

@@ -12,9 +12,10 @@ from training_run import tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.codec import Codec
+from shotstream_lite.film import Reel
 from shotstream_lite.flow import SigmaTable
-from shotstream_lite.presets import StreamSettings, load_codec
-from shotstream_lite.reel import Reel
+from shotstream_lite.models.folder import load_codec
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot, sample_joint
 from shotstream_lite.training import base, codec, decoder, ode_pairs, probe, recipe
 from shotstream_lite.training.batches import next_shot_batch

@@ -13,24 +13,25 @@ from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec, to_frames
 from shotstream_lite.errors import CheckpointError, StoryError
+from shotstream_lite.film import Reel
+from shotstream_lite.models.folder import load_codec, load_transformer
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings, load_codec, load_transformer
-from shotstream_lite.reel import Reel
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.toybox.dataset import KEY_FRAMES, key_frames
 from shotstream_lite.toybox.probe import Probe, save_probe
 from shotstream_lite.training import ode_pairs, recipe, tables
-from shotstream_lite.training.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.ablations.rows import ROWS
 from shotstream_lite.training.batches import next_shot_batch
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.inter_shot import InterShotConfig, Telling, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.lora import add_lora, merged
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate, load_pairs, state_indices
 from shotstream_lite.training.presets import RECIPES
-from shotstream_lite.training.stage import StageConfig
-from shotstream_lite.training.table_rows import ROWS
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import earlier, initial_model
 from shotstream_lite.transformer import causal_mask

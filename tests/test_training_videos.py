@@ -13,9 +13,8 @@ from training_run import CHANNELS
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.film import FilmError, FilmWriter
-from shotstream_lite.story import StoryError
 from shotstream_lite.toybox.dataset import key_frames
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.batches import next_shot_batch

@@ -8,11 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shotstream_lite import codec
 from shotstream_lite.codec import Codec
-from shotstream_lite.convert import outline
-from shotstream_lite.fit import read_configs
 from shotstream_lite.flow import few_step
-from shotstream_lite.memory import outline_codec
-from shotstream_lite.presets import PRESETS
+from shotstream_lite.models.convert import outline
+from shotstream_lite.models.folder import PRESETS
+from shotstream_lite.models.memory import outline_codec
+from shotstream_lite.models.placement import read_configs
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.transformer import adopt
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from shotstream_lite.commands.common import check_count, place
-from shotstream_lite.errors import CheckpointError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.files import check_file
 from shotstream_lite.report import check_report_path, write_report
-from shotstream_lite.story import StoryError
 
 
 @dataclass
@@ -60,9 +59,10 @@ class Benchmark:
         return 0
 
     def _count(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
-        from shotstream_lite.budget import CARDS, count_shot, report_text
-        from shotstream_lite.fit import read_configs
-        from shotstream_lite.presets import find_folder, load_settings
+        from shotstream_lite.models.folder import find_folder
+        from shotstream_lite.models.placement import read_configs
+        from shotstream_lite.models.settings import load_settings
+        from shotstream_lite.models.work import CARDS, count_shot, report_text
 
         if self.card not in CARDS:
             raise StoryError(f"--card {self.card}: write one of {', '.join(CARDS)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shotstream_lite.errors import StoryError
 
 if TYPE_CHECKING:
-    from shotstream_lite.fit import Plan
+    from shotstream_lite.models.placement import Plan
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -71,8 +71,9 @@ def place(
     preset: str, device: str | None, float8: bool, changes: dict[str, Any], download: bool = True
 ) -> "tuple[str, Plan]":
     """The device, and how the model fits there; for a large one that is said before it is loaded."""
-    from shotstream_lite.fit import check_device, choose, default_device
-    from shotstream_lite.presets import find_folder, load_settings
+    from shotstream_lite.models.folder import find_folder
+    from shotstream_lite.models.placement import check_device, choose, default_device
+    from shotstream_lite.models.settings import load_settings
 
     settings = load_settings(find_folder(preset))
     device = check_device(device) if device is not None else default_device(settings)

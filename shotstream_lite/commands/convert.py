@@ -23,12 +23,12 @@ class Convert:
 
     def run(self) -> int:
         """Writes the folder and says where it is."""
-        from shotstream_lite.configs import read_config
-        from shotstream_lite.convert import convert_transformer
         from shotstream_lite.errors import CheckpointError
         from shotstream_lite.files import check_new
-        from shotstream_lite.presets import PRESETS, find_folder
-        from shotstream_lite.released import read_release
+        from shotstream_lite.models.configs import read_config
+        from shotstream_lite.models.convert import convert_transformer
+        from shotstream_lite.models.folder import PRESETS, find_folder
+        from shotstream_lite.models.released import read_release
 
         check_new(self.target, CheckpointError)
         source = Path(self.source).expanduser()

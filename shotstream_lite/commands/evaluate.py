@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shotstream_lite.commands.common import check_count
+from shotstream_lite.errors import StoryError
 from shotstream_lite.report import check_report_path, write_report
-from shotstream_lite.story import StoryError
 
 MAX_SEED = 2**40  # times a million, and the number of a story: a seed
 

@@ -26,8 +26,8 @@ def facts() -> Iterator[tuple[str, str]]:
     import torch
 
     from shotstream_lite.attention import chosen, fast_backend
-    from shotstream_lite.memory import GIB, host_memory
-    from shotstream_lite.presets import default_dtype
+    from shotstream_lite.models.folder import default_dtype
+    from shotstream_lite.models.memory import GIB, host_memory
     from shotstream_lite.report import cpu_name
 
     yield "shotstream", __version__

@@ -82,7 +82,9 @@ class Tell:
         where = place(self.preset, self.device, self.float8, {**first.settings, **self._wishes()})
         pipeline = load_pipeline(self.preset, self.weights, *where)
         if self.tiny_decoder:
-            pipeline.codec.use_tiny(self.tiny_decoder)
+            from shotstream_lite.models.folder import load_tiny
+
+            pipeline.codec.tiny = load_tiny(self.tiny_decoder, pipeline.codec)
         loaded = time.perf_counter() - began
         for (name, story), film in zip(stories.items(), films, strict=True):
             if many and film.exists():

@@ -22,12 +22,12 @@ from torch import Tensor
 import shotstream_lite
 from shotstream_lite.cache import ShotCache, attention_shares
 from shotstream_lite.codec import Codec
-from shotstream_lite.convert import CheckpointError
-from shotstream_lite.fit import Plan, choose
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.film import Footage, Reel
+from shotstream_lite.models.folder import find_folder
+from shotstream_lite.models.placement import Plan, choose
+from shotstream_lite.models.released import MODELS, Release, read_release
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import find_folder
-from shotstream_lite.reel import Footage, Reel
-from shotstream_lite.released import MODELS, Release, read_release
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.toybox.captions import global_caption, shot_caption
 from shotstream_lite.toybox.dataset import KEY_FRAMES, LatentFilms, story_of, to_pixels

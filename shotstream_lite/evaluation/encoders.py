@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from shotstream_lite.convert import CheckpointError
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.text import tokenize
 
 BATCH = 32

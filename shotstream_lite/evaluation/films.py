@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.bidirectional import load_pipeline
-from shotstream_lite.fit import Plan
+from shotstream_lite.errors import StoryError
+from shotstream_lite.models.placement import Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.story import Shot, Story, StoryError
+from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox.captions import global_caption, shot_caption
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, STORY_SHOTS, TRAIN_SEED, story_of
 from shotstream_lite.toybox.renderer import render
@@ -33,7 +34,7 @@ class ModelSpec:
 
     `name` is `[FOLDER:]WEIGHTS[@SETTING=VALUE,...]`, such as `student`, `student@policy=none` or
     `runs/first-only:student@budget=2`; without a folder it is `preset`. `student@float8=true` keeps its linear layers
-    in eight bits (see `fit.Plan`).
+    in eight bits (see `placement.Plan`).
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import StoryError
 
 
 def consistency(features: np.ndarray) -> float:

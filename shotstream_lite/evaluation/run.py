@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from shotstream_lite.distributed import Share
+from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.films import Film, ModelSpec, held_out_stories, tell, training_stories, written
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
 from shotstream_lite.evaluation.reading import Scores, measure
-from shotstream_lite.evaluation.share import Share
 from shotstream_lite.evaluation.store import Kept, check_folder, fingerprint
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.story import StoryError
 from shotstream_lite.toybox.probe import PROBE_FILE, Probe, load_probe
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import FPS, HEIGHT, WIDTH, ToyStory

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from shotstream_lite.errors import about
+from shotstream_lite.errors import StoryError, about
 from shotstream_lite.evaluation.films import Film, ModelSpec
 from shotstream_lite.evaluation.reading import Scores
 from shotstream_lite.files import whole_file, writing
 from shotstream_lite.film import FilmWriter, read_film
-from shotstream_lite.presets import model_folder
-from shotstream_lite.story import StoryError
+from shotstream_lite.models.folder import model_folder
 
 SCALE = 2
 MEASURES = 2  # raised whenever more is measured of a film, so that scores of before are not taken for whole

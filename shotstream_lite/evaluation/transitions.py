@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import StoryError
 
 
 class Eye(NamedTuple):

@@ -19,10 +19,9 @@ from shotstream_lite.attention import backend_in_use
 from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, TOYBOX, find_cuts
-from shotstream_lite.film import SMALL, FilmWriter
-from shotstream_lite.memory import host_memory
+from shotstream_lite.film import SMALL, FilmWriter, Footage
+from shotstream_lite.models.memory import host_memory
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.reel import Footage
 
 TILES = 4  # stills of a shot in the timeline
 PIECE = 12  # frames of a strip when a film is played again

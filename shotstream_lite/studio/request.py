@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from shotstream_lite.errors import StoryError
 from shotstream_lite.history import POLICIES
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings
 from shotstream_lite.story import MAX_SEED, Shot, Story, is_whole
 from shotstream_lite.story_files import parse_story
 from shotstream_lite.toybox import world

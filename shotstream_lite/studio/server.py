@@ -26,7 +26,7 @@ import torch
 
 from shotstream_lite.errors import CheckpointError, ShotStreamError, StoryError, about, reason
 from shotstream_lite.files import read_text
-from shotstream_lite.fit import choose
+from shotstream_lite.models.placement import choose
 from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline
 from shotstream_lite.studio import messages, request
 from shotstream_lite.studio.session import Session
@@ -469,7 +469,7 @@ def launch(
 
     Args:
         preset: a preset or a model folder.
-        weights: which of the folder's transformers tells, see `presets.WEIGHTS`.
+        weights: which of the folder's transformers tells, see `folder.WEIGHTS`.
         host: who can reach the page: 127.0.0.1 this machine only, 0.0.0.0 everybody who can reach this machine.
         port: None for the first free one from 7860 on.
         hosts: names the page may be called by, besides addresses and this machine's own name.

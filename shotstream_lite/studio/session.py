@@ -19,8 +19,8 @@ from typing import Any
 
 from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import StoryError
+from shotstream_lite.film import Reel
 from shotstream_lite.history import select
-from shotstream_lite.reel import Reel
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, check_caption
 from shotstream_lite.studio import messages, request, timeline

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shotstream_lite.errors import StoryError
+from shotstream_lite.film import Reel, read_picture, write_picture
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings
-from shotstream_lite.reel import Reel, read_picture, write_picture
 from shotstream_lite.session import ToldShot, following_seed
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, is_whole
 from shotstream_lite.story import check_shot as check_parts

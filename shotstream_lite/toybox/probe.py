@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from shotstream_lite.convert import check_fit, read_checkpoint
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_file
+from shotstream_lite.models.convert import check_fit, read_checkpoint
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, story_of
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import (

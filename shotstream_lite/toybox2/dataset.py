@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shotstream_lite.codec import Codec, latent_frames
-from shotstream_lite.convert import CheckpointError, read_checkpoint
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.history import POLICIES, select
 from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
+from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption, vocabulary
 from shotstream_lite.toybox2.renderer import render

@@ -14,9 +14,9 @@ from shotstream_lite.flow import SigmaTable
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch, still_batch
 from shotstream_lite.training.captions import FrozenText, drop_captions, embed
+from shotstream_lite.training.config import NextShotConfig, StageConfig
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
-from shotstream_lite.training.stage import NextShotConfig, StageConfig
 from shotstream_lite.training.teacher import teacher_loss
 from shotstream_lite.training.weights import initial_model, save_model, save_text, text_of
 from shotstream_lite.transformer import ShotStreamTransformer

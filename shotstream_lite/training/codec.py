@@ -27,12 +27,12 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.presets import load_codec
+from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
 from shotstream_lite.toybox2.dataset import film_pool as second_film_pool
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.loop import Run, descend, learning_rate
-from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.weights import save_whole
 
 LATENT_CHANNELS = 16  # while it learns; fewer are kept

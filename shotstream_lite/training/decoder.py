@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from shotstream_lite.presets import load_codec
+from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool
 from shotstream_lite.training.codec import clip_batch, decode_unclamped, reconstruction
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.weights import folder_with, save_whole
 
 

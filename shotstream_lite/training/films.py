@@ -6,7 +6,7 @@ from typing import Literal
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.kept import encoder_fingerprint, notes
-from shotstream_lite.presets import load_codec
+from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import (
     HELD_OUT_SEED,
     TRAIN_SEED,
@@ -17,8 +17,8 @@ from shotstream_lite.toybox.dataset import (
 from shotstream_lite.toybox.world import SHOT_FRAMES
 from shotstream_lite.toybox2 import dataset as toybox2
 from shotstream_lite.training.batches import Films
+from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import NextShot, RunConfig
 from shotstream_lite.training.videos import encode_videos, find_videos, load_videos
 from shotstream_lite.training.weights import codec_of, folder_with
 

@@ -22,7 +22,7 @@ from shotstream_lite.codec import Codec, to_frames, to_pixels
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, Memory, NextShotBatch, as_target_reads, collate, remember, shortest
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.intra_shot import Distillation, DistillationConfig

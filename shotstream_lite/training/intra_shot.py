@@ -16,13 +16,13 @@ from shotstream_lite.flow import SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.rollout import Noise, begin_shot, rollout
 from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.training.baselines import LearntCut
+from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, NextShotBatch, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
-from shotstream_lite.training.stage import StudentConfig
 from shotstream_lite.training.weights import earlier, initial_model, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 

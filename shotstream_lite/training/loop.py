@@ -14,15 +14,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from shotstream_lite.distributed import (
+    alike,
+    clip_gradients,
+    gathered,
+    load_module,
+    load_optimizer,
+    part_at_exit,
+)
 from shotstream_lite.errors import CheckpointError, reason
 from shotstream_lite.files import whole_file, write_text
-from shotstream_lite.processes import part_at_exit
-from shotstream_lite.training import sharding
+from shotstream_lite.training.config import RunConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.muon import Muon
-from shotstream_lite.training.stage import RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer, compile_blocks
 
 LOG_EVERY = 20
@@ -52,14 +59,14 @@ def descend(optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor],
         loss.backward()
     if torch.distributed.is_initialized():
         _average([p.grad for p in parameters if p.grad is not None])
-    norm = sharding.clip_gradients(parameters, clip)
+    norm = clip_gradients(parameters, clip)
     optimizer.step()
     return norm
 
 
 def _average(gradients: list[Tensor]) -> None:
     """Over all processes, in place; FSDP has done it for what it split."""
-    whole = [gradient for gradient in gradients if not isinstance(gradient, sharding.DTensor)]
+    whole = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
     if whole:
         flat = torch.cat([gradient.flatten() for gradient in whole]) / torch.distributed.get_world_size()
         torch.distributed.all_reduce(flat)
@@ -78,7 +85,7 @@ class Checkpoint:
 
     def save(self, step: int, means: dict[str, float] | None = None) -> None:
         """`means` are the smoothed metrics, so that a resumed log goes on as it would have. Raises CheckpointError."""
-        state = {name: sharding.gathered(part.state_dict(), self.main) for name, part in self.parts.items()}
+        state = {name: gathered(part.state_dict(), self.main) for name, part in self.parts.items()}
         if self.main:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(self.path, CheckpointError) as part:
@@ -97,9 +104,9 @@ class Checkpoint:
             state = torch.load(self.path, map_location="cpu", mmap=several, weights_only=True)
             for name, part in self.parts.items():
                 if isinstance(part, torch.optim.Optimizer):
-                    sharding.load_optimizer(part, state[name])
+                    load_optimizer(part, state[name])
                 elif isinstance(part, nn.Module):
-                    sharding.load_module(part, state[name])
+                    load_module(part, state[name])
                 else:
                     part.load_state_dict(state[name])
             return int(state["step"]), dict(state.get("means", {}))
@@ -165,7 +172,7 @@ class Run:
         for module in [model] if only is None else only:
             module.requires_grad_(True)
         if self.processes > 1 and (self.device.type != "cpu" if shard is None else shard):
-            sharding.shard(model, self.device, self.processes)
+            shard(model, self.device, self.processes)
         return self._compiled(model)
 
     def frozen(self, model: nn.Module) -> nn.Module:
@@ -185,7 +192,7 @@ class Run:
         if config.optimizer == "muon":
             return Muon(*modules, lr=lr)
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        groups = [{"params": group} for group in sharding.alike(parameters)]
+        groups = [{"params": group} for group in alike(parameters)]
         return torch.optim.AdamW(groups, lr, betas=config.betas, weight_decay=config.weight_decay)
 
     def descend(

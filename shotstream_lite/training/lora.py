@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from shotstream_lite.training import sharding
+from shotstream_lite.distributed import gathered
 from shotstream_lite.training.weights import whole_copy
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -28,7 +28,7 @@ def add_lora(transformer: ShotStreamTransformer, config) -> list[nn.Module]:
 
 def merged(transformer: ShotStreamTransformer, main: bool = True) -> ShotStreamTransformer | None:
     """A whole copy with its LoRA folded into the weights, on the CPU. All processes call it; the main one gets it."""
-    state = sharding.gathered(transformer.state_dict(), main)
+    state = gathered(transformer.state_dict(), main)
     if not main:
         return None
     whole = whole_copy(transformer, state)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from shotstream_lite.convert import read_checkpoint
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
+from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.rollout import joint_states
 from shotstream_lite.training.batches import Films, NextShotBatch, collate, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.config import NextShot, RunConfig, Student, StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import NextShot, RunConfig, Student, StudentConfig
 from shotstream_lite.training.weights import earlier, folder_with, text_of
 from shotstream_lite.transformer import ShotStreamTransformer
 

@@ -12,13 +12,13 @@ import tyro
 from shotstream_lite.training.base import BaseConfig
 from shotstream_lite.training.causal_init import CausalInitConfig
 from shotstream_lite.training.codec import CodecConfig
+from shotstream_lite.training.config import RunConfig
 from shotstream_lite.training.decoder import DecoderConfig
 from shotstream_lite.training.films import FilmsConfig
 from shotstream_lite.training.inter_shot import InterShotConfig
 from shotstream_lite.training.intra_shot import IntraShotConfig
 from shotstream_lite.training.ode_pairs import OdePairsConfig
 from shotstream_lite.training.probe import ProbeConfig
-from shotstream_lite.training.stage import RunConfig
 from shotstream_lite.training.teacher import TeacherConfig
 
 STAGES: dict[str, type[RunConfig]] = {

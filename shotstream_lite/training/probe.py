@@ -11,9 +11,9 @@ from torch import Tensor
 from shotstream_lite.toybox.dataset import TRAIN_SEED
 from shotstream_lite.toybox.probe import HIDDEN, Probe, accuracy, blemish, held_out, real_film, save_probe
 from shotstream_lite.toybox2 import probe as toybox2
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import StageConfig
 
 
 @dataclass(kw_only=True)

@@ -19,9 +19,11 @@ import tyro
 
 from shotstream_lite.commands.common import in_one_line
 from shotstream_lite.errors import CheckpointError
+from shotstream_lite.training.ablations.tables import TablesConfig, make_tables
 from shotstream_lite.training.base import train_base
 from shotstream_lite.training.causal_init import train_causal_init
 from shotstream_lite.training.codec import train_codec
+from shotstream_lite.training.config import NextShotConfig, RunConfig, StageConfig
 from shotstream_lite.training.decoder import train_decoder
 from shotstream_lite.training.films import encode_films, films_of
 from shotstream_lite.training.inter_shot import train_inter_shot
@@ -32,8 +34,6 @@ from shotstream_lite.training.ode_pairs import generate
 from shotstream_lite.training.presets import RECIPES, STAGES, configs
 from shotstream_lite.training.probe import train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
-from shotstream_lite.training.stage import NextShotConfig, RunConfig, StageConfig
-from shotstream_lite.training.tables import TablesConfig, make_tables
 from shotstream_lite.training.teacher import train_teacher
 from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
 

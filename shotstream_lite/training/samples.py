@@ -7,16 +7,16 @@ from torch import nn
 
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.codec import pixel_frames
+from shotstream_lite.distributed import gathered
 from shotstream_lite.film import write_strip
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import StreamSettings
 from shotstream_lite.session import StorySession
 from shotstream_lite.text import CaptionEncoder
-from shotstream_lite.training import sharding
 from shotstream_lite.training.batches import Films, usual
 from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.config import NextShotConfig, StudentConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import NextShotConfig, StudentConfig
 from shotstream_lite.training.weights import codec_of, plain
 
 SAMPLED_SHOTS = 3
@@ -63,7 +63,7 @@ class Strips:
             self.settings = stream_settings(config, films, self.codec.spatial_factor)
 
     def __call__(self, path: Path) -> None:
-        state = sharding.gathered(self.model.state_dict(), self.run.main)
+        state = gathered(self.model.state_dict(), self.run.main)
         if not self.run.main:
             return
         with torch.no_grad():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_folder
-from shotstream_lite.presets import StreamSettings, save_settings
+from shotstream_lite.models.settings import StreamSettings, save_settings
 
 MODEL_INDEX = {
     "_class_name": "WanPipeline",

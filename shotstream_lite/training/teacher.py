@@ -9,13 +9,13 @@ from torch import Tensor
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable, add_noise
 from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.training.baselines import ChannelConcat
+from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText, drop_captions, embed
+from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
-from shotstream_lite.training.stage import NextShotConfig
 from shotstream_lite.training.weights import initial_model, save_model, save_text, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, with_context
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from shotstream_lite.codec import Codec, to_pixels
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_file
-from shotstream_lite.presets import load_codec
+from shotstream_lite.models.folder import load_codec
 from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.toybox.dataset import film_pool
 from shotstream_lite.training.codec import clip_batch, reconstruction
+from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.stage import StageConfig
 from shotstream_lite.training.weights import folder_with
 
 FILE = "tiny_decoder.safetensors"

@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from shotstream_lite.codec import Codec, pixel_frames, to_pixels
-from shotstream_lite.convert import read_checkpoint
 from shotstream_lite.errors import CheckpointError, FilmError, StoryError, reason
 from shotstream_lite.evaluation import transitions
 from shotstream_lite.files import read_json
 from shotstream_lite.film import pyav
 from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
+from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.story_files import beside, load_story, ranges, read_table
 from shotstream_lite.toybox.captions import words

@@ -10,11 +10,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from shotstream_lite.codec import Codec, for_cpu
+from shotstream_lite.distributed import gathered, unsharded_class
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import read_json, share, writing
-from shotstream_lite.presets import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
-from shotstream_lite.training import sharding
-from shotstream_lite.training.stage import NextShot, RunConfig
+from shotstream_lite.models.folder import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
+from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
 
 
@@ -82,19 +82,19 @@ def codec_of(config: RunConfig) -> Codec:
 
 def save_model(model: nn.Module, folder: Path, main: bool = True, config: RunConfig | None = None) -> None:
     """`save_pretrained`, as `save_whole` does. All processes call it; the main one writes."""
-    state = sharding.gathered(model.state_dict(), main)
+    state = gathered(model.state_dict(), main)
     if main:
         save_whole(plain(model, state), folder, config)
 
 
 def plain(model: nn.Module, state: dict[str, Any]) -> nn.Module:
     """The model itself, or, if it is split over processes, a whole copy from its gathered state."""
-    return model if sharding.unsharded_class(model) is type(model) else whole_copy(model, state)
+    return model if unsharded_class(model) is type(model) else whole_copy(model, state)
 
 
 def whole_copy(model: nn.Module, state: dict[str, Any]) -> nn.Module:
     """A model of the same class, with the same adapters and the given state, on the CPU."""
-    whole = sharding.unsharded_class(model).from_config(dict(model.config))
+    whole = unsharded_class(model).from_config(dict(model.config))
     for name, adapter in getattr(model, "peft_config", {}).items():
         whole.add_adapter(adapter, name)
     whole.load_state_dict(state)

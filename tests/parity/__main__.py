@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from shotstream_lite.errors import ShotStreamError
-from shotstream_lite.fit import check_device
+from shotstream_lite.models.placement import check_device
 
 from . import report_text, run
 

@@ -9,11 +9,11 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from shotstream_lite import convert
-from shotstream_lite.configs import FINITE, follow, from_wan, many, number, whole
 from shotstream_lite.errors import CheckpointError, ShotStreamError
 from shotstream_lite.files import read_json
 from shotstream_lite.flow import SigmaTable, few_step
+from shotstream_lite.models import convert
+from shotstream_lite.models.configs import FINITE, follow, from_wan, many, number, whole
 from shotstream_lite.transformer import ShotStreamTransformer, adopt
 
 TOLERANCE = 1e-5

@@ -16,22 +16,21 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.attention import fast_backend, use_backend
 from shotstream_lite.codec import Codec, for_cpu, for_gpu, spatial_factor
-from shotstream_lite.configs import PARTS, check_together, read_config
-from shotstream_lite.convert import outline
 from shotstream_lite.errors import CheckpointError, OutOfMemory, about
-from shotstream_lite.memory import GIB, Need, count, count_decoding, host_memory, weight_bytes
-from shotstream_lite.presets import (
-    StreamSettings,
+from shotstream_lite.models.configs import PARTS, check_together, read_config
+from shotstream_lite.models.convert import outline
+from shotstream_lite.models.folder import (
     build_text_encoder,
     component,
     default_dtype,
     find_folder,
     load_codec,
-    load_settings,
     load_text,
     load_transformer,
 )
-from shotstream_lite.released import read_release
+from shotstream_lite.models.memory import GIB, Need, count, count_decoding, host_memory, weight_bytes
+from shotstream_lite.models.released import read_release
+from shotstream_lite.models.settings import StreamSettings, load_settings
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -153,7 +152,7 @@ def free_bytes(device: str) -> float:
 
 
 def table(name: str | Path, device: str = "cuda", changes: Mapping[str, Any] | None = None) -> str:
-    """The plan that is taken on cards of some sizes, a line each: `python -m shotstream_lite.fit` prints it."""
+    """The plan that is taken on cards of some sizes, a line each; `python -m` of this module prints it."""
     folder = find_folder(name)
     ways = list(_ways(read_configs(folder, download=False), load_settings(folder).changed(changes or {}), device))
     lines = []

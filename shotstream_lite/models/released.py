@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shotstream_lite.configs import AGAIN, PARTS, read_config
-from shotstream_lite.convert import INDEX, convert_transformer, shard_names
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import MEBIBYTE, read_json, whole_folder
+from shotstream_lite.models.configs import AGAIN, PARTS, read_config
+from shotstream_lite.models.convert import INDEX, convert_transformer, shard_names
 
 MODELS = "SHOTSTREAM_MODELS"
 """Environment variable: a folder with the repositories, each under its own name. The hub is then never asked."""
@@ -34,7 +34,7 @@ COMPONENTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Release:
-    """Two repositories of the hub, and which checkpoint holds which weights (see `presets.WEIGHTS`)."""
+    """Two repositories of the hub, and which checkpoint holds which weights (see `folder.WEIGHTS`)."""
 
     components: str
     weights: str

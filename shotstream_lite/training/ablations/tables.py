@@ -21,16 +21,16 @@ from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
-from shotstream_lite.training.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.ablations.rows import ROWS, Row
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.config import NextShotConfig, RunConfig, StudentConfig, check_settings
 from shotstream_lite.training.films import films_of
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import processes
 from shotstream_lite.training.presets import RECIPES
 from shotstream_lite.training.samples import stream_settings
-from shotstream_lite.training.stage import NextShotConfig, RunConfig, StudentConfig, check_settings
-from shotstream_lite.training.table_rows import ROWS, Row
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import codec_of, earlier, text_of
 
@@ -162,11 +162,11 @@ def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -
     With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
     all get everything.
     """
+    from shotstream_lite.distributed import Share
     from shotstream_lite.evaluation.films import held_out_stories, rendered, tell
     from shotstream_lite.evaluation.reading import measure as scores_of
     from shotstream_lite.evaluation.report import DIMENSIONS, figures, with_sums
     from shotstream_lite.evaluation.run import REAL
-    from shotstream_lite.evaluation.share import Share
     from shotstream_lite.evaluation.statistics import as_json
 
     own = run / "probe" / "model.safetensors"

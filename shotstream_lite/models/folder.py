@@ -1,17 +1,15 @@
-"""Where a model lives and what it was made for: "toybox" in this package, "wan-1.3b", or any folder in diffusers' Wan
-format.
+"""Where a model lives, and how its parts are loaded.
+
+"toybox" in this package, "wan-1.3b", or any folder in diffusers' Wan format.
 
 A model folder is what `diffusers.WanPipeline` writes and reads (vae, text_encoder, tokenizer, transformer,
 scheduler), with one more file, `stream.json`, that holds the settings of the stream. Other transformers may lie
 beside the student. "wan-1.3b" is such a folder without weights: they come from where `released` finds them.
 """
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,86 +19,19 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from shotstream_lite.configs import AGAIN, checked, read_config
-from shotstream_lite.convert import check_fit, finite, read_weights
+from shotstream_lite.codec import Codec
 from shotstream_lite.errors import CheckpointError, reason
 from shotstream_lite.files import MEBIBYTE, read_json, shown
-from shotstream_lite.flow import FEW_STEPS
-from shotstream_lite.history import POLICIES
-from shotstream_lite.released import read_release
-from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.story import StoryError, check_frames
+from shotstream_lite.models.configs import AGAIN, checked, read_config
+from shotstream_lite.models.convert import check_fit, finite, read_checkpoint, read_weights
+from shotstream_lite.models.released import read_release
+from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.transformer import ShotStreamTransformer
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.parent
 PRESETS: dict[str, Path] = {"toybox": _HERE / "weights" / "toybox", "wan-1.3b": _HERE / "wan"}
 WEIGHTS = ("student", "intra-shot", "causal-init", "teacher", "base")
 """Transformers a model folder may hold; the student lies in `transformer`, where stock diffusers looks for it."""
-
-MAX_STEPS = 100  # a chunk; the teacher takes 50
-_WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
-_WHOLE |= {"text_tokens": (1, 4096)}
-_OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt"}  # fixed when it was trained
-
-
-@dataclass(frozen=True)
-class StreamSettings:
-    """How a model streams. What a story changes of it is saved with the story.
-
-    Units: height, width in pixels; shot_frames in pixel frames (4k+1); chunk, budget in latent frames; steps before the
-    shift, 1000 being pure noise; phase in radians a shot. The teacher alone is guided, away from negative_prompt; an
-    empty one is an embedding of zeros. own_captions: remembered frames read the caption they were made with, not that
-    of the shot that remembers them.
-    """
-
-    height: int = 64
-    width: int = 96
-    fps: int = 16
-    shot_frames: int = 33
-    chunk: int = 3
-    budget: int = 6
-    policy: str = "dynamic"
-    phase: float = SHOT_PHASE
-    own_captions: bool = True
-    steps: tuple[int, ...] = FEW_STEPS
-    shift: float = 3.0
-    text_tokens: int = 64
-    guidance: float = 2.0
-    negative_prompt: str = ""
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in _WHOLE.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise StoryError(f"settings: {name} is {shown(repr(value))}: write a whole number from {low} to {high}")
-        check_frames(self.shot_frames, "settings: shot_frames")
-        if self.policy not in list(POLICIES):
-            raise StoryError(f"settings: policy is {shown(repr(self.policy))}: write one of {', '.join(POLICIES)}")
-        if not isinstance(self.own_captions, bool):
-            raise StoryError(f"settings: own_captions is {shown(repr(self.own_captions))}: write true or false")
-        if not _is_number(self.phase):
-            raise StoryError(f"settings: phase is {shown(repr(self.phase))}: write a number of radians")
-        if not _is_number(self.shift) or self.shift <= 0:
-            raise StoryError(f"settings: shift is {shown(repr(self.shift))}: write a number above 0")
-        if not _is_number(self.guidance) or not isinstance(self.negative_prompt, str):
-            raise StoryError("settings: guidance and negative_prompt are a number and a text")
-        if not isinstance(self.steps, list | tuple) or not all(map(_is_number, self.steps)) or not _falls(self.steps):
-            fix = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
-            raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {fix}")
-        object.__setattr__(self, "steps", tuple(self.steps))
-
-    def changed(self, changes: Mapping[str, Any]) -> "StreamSettings":
-        """These settings with what a story may change of them. Raises StoryError for a wrong name or value."""
-        known = [f.name for f in fields(self) if f.name not in _OF_THE_MODEL]
-        for name in changes:
-            if name not in known:
-                raise StoryError(f"settings: {shown(repr(name))} is unknown: write one of {', '.join(known)}")
-        return replace(self, **changes)
-
-    def changes(self, other: "StreamSettings") -> dict[str, Any]:
-        """What differs in `other`, as JSON can hold it."""
-        mine, theirs = asdict(self), asdict(other)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in theirs.items() if v != mine[k]}
 
 
 def find_folder(name: str | Path) -> Path:
@@ -130,21 +61,6 @@ def weights_in(folder: Path) -> list[str]:
     return [name for name in WEIGHTS if (_place(folder, name) / "config.json").is_file()]
 
 
-def load_settings(folder: Path) -> StreamSettings:
-    """The settings a model was made for. Raises CheckpointError."""
-    path = folder / "stream.json"
-    data = read_json(path, MEBIBYTE, CheckpointError, AGAIN)
-    try:
-        return StreamSettings(**data)
-    except (StoryError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
-def save_settings(settings: StreamSettings, folder: Path) -> None:
-    """Writes stream.json."""
-    (folder / "stream.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-
-
 def default_dtype(device: str | torch.device) -> torch.dtype:
     """bfloat16, as the released code, but float32 on a CPU, which is slower with less."""
     return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
@@ -172,6 +88,37 @@ def load_codec(folder: Path, device: str | torch.device = "cpu") -> AutoencoderK
     """The codec of a model folder. Raises CheckpointError."""
     place = component(folder, "vae")
     return _load(place, "vae", "diffusion_pytorch_model.safetensors", AutoencoderKLWan.from_config, device)
+
+
+def load_tiny(path: str | Path, codec: Codec) -> TinyDecoder:
+    """The tiny decoder of a file, for this codec and on its device; bfloat16 on a GPU.
+
+    Raises CheckpointError naming what does not fit.
+    """
+    state = {name: tensor for name, tensor in read_checkpoint(path).items() if name.startswith("decoder.")}
+    convolutions = [state.get(f"decoder.{i}.weight") for i in (1, 8, 14, 20, 22)]
+    if any(weight is None or weight.ndim != 4 for weight in convolutions):
+        raise CheckpointError(f"{path}: is no tiny decoder of the TAEHV family: name one such as taew2_1.safetensors")
+    first, *_, last = convolutions
+    patch = round((len(last) / 3) ** 0.5)
+    if (first.shape[1], 8 * patch) != (codec.channels, codec.spatial_factor):
+        theirs, ours = (
+            f"{first.shape[1]} channels and {8 * patch} pixels",
+            f"{codec.channels} and {codec.spatial_factor}",
+        )
+        raise CheckpointError(f"{path}: its latents have {theirs}, this model's {ours}: name the file of this model")
+    model = TinyDecoder(codec.channels, tuple(len(weight) for weight in convolutions[:4]), patch)
+    for name, tensor in model.state_dict().items():  # a file may grow more frames than are wanted: the last ones count
+        if name.endswith("conv.weight") and name in state:
+            state[name] = state[name][-len(tensor) :]
+    try:
+        check_fit(model, {name: (name, tensor) for name, tensor in state.items()})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}: name the file of this model") from None
+    model.load_state_dict(state)
+    if (device := codec.vae.device).type == "cuda":
+        model = model.to(device, torch.bfloat16, memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False)
 
 
 def load_text(
@@ -315,11 +262,3 @@ def _read_state(
         named = str(error).startswith(str(path.parent))
         raise CheckpointError(str(error) if named else f"{path}: {error}: {AGAIN}") from None
     return state
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # no nan either
-
-
-def _falls(steps: Sequence[float]) -> bool:
-    return 0 < len(steps) <= MAX_STEPS and steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))

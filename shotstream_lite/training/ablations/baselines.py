@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shotstream_lite.cache import CaptionKeys, ShotCache
-from shotstream_lite.training.stage import StudentConfig
+from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.transformer import ShotStreamTransformer
 
 

@@ -1,12 +1,17 @@
-"""Many GPUs: weights, gradients and optimizer state split over processes (FSDP2), gathered where they are stored.
+"""Several processes: what each works on, how they part, and models split over GPUs (FSDP2).
 
-A model is one unit: its weights are whole while it computes and split otherwise, which at 1.3 billion parameters is
-what a GPU has room for. FSDP works by hooks on a model's entrances, and ours are `joint`, `context`, `chunk` and
+`accelerate launch --multi_gpu -m shotstream_lite.cli evaluate ...` starts a process a GPU; accelerate starts several on
+CPUs only through MPI, so without it `torchrun --nproc-per-node 4 -m shotstream_lite.cli evaluate ...` does.
+
+A split model is one unit: its weights are whole while it computes and split otherwise, which at 1.3 billion parameters
+is what a GPU has room for. FSDP works by hooks on a model's entrances, and ours are `joint`, `context`, `chunk` and
 `caption_keys` and not `forward`.
 """
 
+import atexit
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +20,54 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")  # torchrun and accelerate, Intel's MPI and MPICH, Open MPI
 ENTRANCES = ("joint", "context", "chunk", "caption_keys")
+
+
+class Share:
+    """This process among those that a launcher started; alone, and on the CPU, if none did."""
+
+    def __init__(self) -> None:
+        self.rank, self.size, self.device = 0, 1, "cpu"
+        if any(int(os.environ.get(name, "1")) > 1 for name in COUNTS):
+            from accelerate import PartialState  # one process does without
+
+            state = PartialState(cpu=not torch.cuda.is_available())
+            part_at_exit()
+            self.rank, self.size, self.device = state.process_index, state.num_processes, str(state.device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process reports."""
+        return self.rank == 0
+
+    def mine(self, count: int) -> range:
+        """The numbers of 0..count-1 that this process works on."""
+        return range(self.rank, count, self.size)
+
+    def gather(self, parts: Sequence[Any]) -> list[Any]:
+        """Everybody's parts, put together in the order of their numbers."""
+        if self.size == 1:
+            return list(parts)
+        from accelerate.utils import gather_object
+
+        by_process = gather_object([list(parts)])
+        longest = max(map(len, by_process))
+        return [share[i] for i in range(longest) for share in by_process if i < len(share)]
+
+
+def part_at_exit() -> None:
+    """Leaves the others, if there are any, before the interpreter is taken down.
+
+    A thread of gloo's that is still there then may abort its process, and the launcher stops all others for that, even
+    the first one while it writes what all have measured.
+    """
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def shard(model: nn.Module, device: torch.device, processes: int) -> None:

@@ -17,9 +17,9 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shotstream_lite.configs import AGAIN, checked
 from shotstream_lite.errors import CheckpointError, reason
 from shotstream_lite.files import check_file, read_json, whole_folder
+from shotstream_lite.models.configs import AGAIN, checked
 
 INDEX = ".index.json"
 """What is put behind the name of a weights file that lies in shards: there is written which shards."""

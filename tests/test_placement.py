@@ -11,14 +11,24 @@ import pytest
 import torch
 from torch import nn
 
-from shotstream_lite import fit
 from shotstream_lite.codec import to_frames
-from shotstream_lite.convert import CheckpointError
-from shotstream_lite.fit import PLANS, Fit, Plan, choose, come_one_by_one, default_device, load_parts, read_configs
-from shotstream_lite.memory import GIB, LiveBytes, count, count_decoding, host_memory, outlines
+from shotstream_lite.errors import CheckpointError
+from shotstream_lite.film import Footage
+from shotstream_lite.models import placement
+from shotstream_lite.models.folder import PRESETS
+from shotstream_lite.models.memory import GIB, LiveBytes, count, count_decoding, host_memory, outlines
+from shotstream_lite.models.placement import (
+    PLANS,
+    Fit,
+    Plan,
+    choose,
+    come_one_by_one,
+    default_device,
+    load_parts,
+    read_configs,
+)
+from shotstream_lite.models.settings import StreamSettings, load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.presets import PRESETS, StreamSettings, load_settings
-from shotstream_lite.reel import Footage
 from shotstream_lite.session import StorySession
 
 WAN = PRESETS["wan-1.3b"]
@@ -44,10 +54,10 @@ def counted(full, monkeypatch):
         shot = ("still", "caches", "context", "chunk", "features", "decode")
         return replace(need, **{name: int(getattr(need, name) * part) for name in shot})
 
-    monkeypatch.setattr(fit, "count", count)
+    monkeypatch.setattr(placement, "count", count)
     tiled = lambda configs, settings, dtype, tiles: [int(n * share(settings)) for n in full[1]]  # noqa: E731
-    monkeypatch.setattr(fit, "count_decoding", tiled)
-    monkeypatch.setattr(fit, "read_configs", lambda folder, download: read_configs(folder, download=False))
+    monkeypatch.setattr(placement, "count_decoding", tiled)
+    monkeypatch.setattr(placement, "read_configs", lambda folder, download: read_configs(folder, download=False))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +161,7 @@ def test_the_worst_moment_of_a_story_is_counted():
     [(28, Plan()), (18, Plan(True)), (13, Plan(True, 2)), (10.4, PLANS[-1])],
 )
 def test_the_fastest_plan_that_fits_is_taken_and_said(counted, monkeypatch, free, plan):
-    monkeypatch.setattr(fit, "free_bytes", lambda device: free * GIB)
+    monkeypatch.setattr(placement, "free_bytes", lambda device: free * GIB)
     taken = choose("wan-1.3b", "cuda", download=False)
     assert taken.plan == plan and taken.bytes <= free * GIB
     line = taken.line("wan-1.3b", "cuda")
@@ -161,22 +171,22 @@ def test_the_fastest_plan_that_fits_is_taken_and_said(counted, monkeypatch, free
 
 
 def test_every_card_of_the_table_has_its_plan(counted):
-    lines = fit.table("wan-1.3b").splitlines()
+    lines = placement.table("wan-1.3b").splitlines()
     assert [line.split(":")[0] for line in lines] == [f"{card} GB" for card in (12, 16, 24, 32, 80)]
     needs = [float(line.split("needs ")[1].split()[0]) for line in lines]
-    assert all(need <= 0.95 * card for need, card in zip(needs, fit.CARDS, strict=True))
+    assert all(need <= 0.95 * card for need, card in zip(needs, placement.CARDS, strict=True))
     assert needs == sorted(needs) and "come one by one" not in lines[-1]
 
 
 def test_too_little_memory_is_advice(counted, monkeypatch):
-    monkeypatch.setattr(fit, "free_bytes", lambda device: 7 * GIB)
+    monkeypatch.setattr(placement, "free_bytes", lambda device: 7 * GIB)
     with pytest.raises(CheckpointError, match="480 x 832, 7.0 are free: take --height (\\d+) --width (\\d+)") as caught:
         choose("wan-1.3b", "cuda", download=False)
     words = str(caught.value).split()
     sides = {side: int(words[words.index(f"--{side}") + 1].rstrip(",")) for side in ("height", "width")}
     assert all(size % 16 == 0 for size in sides.values())
     assert choose("wan-1.3b", "cuda", sides, download=False).bytes <= 7 * GIB  # the advice works
-    monkeypatch.setattr(fit, "free_bytes", lambda device: 1 * GIB)
+    monkeypatch.setattr(placement, "free_bytes", lambda device: 1 * GIB)
     with pytest.raises(CheckpointError, match="close what else uses it, or take another device"):
         choose("wan-1.3b", "cuda", download=False)
 
@@ -184,19 +194,19 @@ def test_too_little_memory_is_advice(counted, monkeypatch):
 def test_pictures_that_are_proposed_suit_the_codec(monkeypatch):
     """Here one of 16 pixels a latent and two latents a token: sides that divide by 32."""
     configs = {"vae": {"dim_mult": [1, 2, 4], "patch_size": 4}, "transformer": {"patch_size": (1, 2, 2)}}
-    monkeypatch.setattr(fit, "_fitting", lambda *_: Fit(Plan()))
-    advice = fit._smaller(configs, StreamSettings(height=480, width=832), "cuda", 0, False)
+    monkeypatch.setattr(placement, "_fitting", lambda *_: Fit(Plan()))
+    advice = placement._smaller(configs, StreamSettings(height=480, width=832), "cuda", 0, False)
     assert advice.startswith("take --height 384 --width 672,")
 
 
 def test_a_small_model_is_not_counted(monkeypatch):
-    monkeypatch.setattr(fit, "count", None)
+    monkeypatch.setattr(placement, "count", None)
     assert choose("toybox") == Fit(Plan())
     assert default_device(load_settings(PRESETS["toybox"])) == "cpu"
 
 
 def test_eight_bits_halve_the_linear_layers_and_are_said(counted, monkeypatch):
-    monkeypatch.setattr(fit, "free_bytes", lambda device: 79 * GIB)
+    monkeypatch.setattr(placement, "free_bytes", lambda device: 79 * GIB)
     plain, kept = (choose("wan-1.3b", "cuda", download=False, float8=float8) for float8 in (False, True))
     assert kept.plan == Plan(float8=True) and plain.plan == Plan()
     assert kept.bytes == plain.bytes - plain.need.linears // 2
@@ -206,7 +216,7 @@ def test_eight_bits_halve_the_linear_layers_and_are_said(counted, monkeypatch):
 def test_eight_bits_tell_nearly_the_same_film(model_folder, pipeline):
     kept = ShotStreamPipeline.from_pretrained(model_folder, plan=Plan(float8=True))
     linear = kept.transformer.blocks[0].ffn.net[2]
-    assert linear.weight.dtype == fit.FLOAT8 and kept.transformer.dtype == torch.float32
+    assert linear.weight.dtype == placement.FLOAT8 and kept.transformer.dtype == torch.float32
     whole, rounded = film(pipeline).astype(float), film(kept).astype(float)
     assert 0 < np.abs(whole - rounded).mean() < 0.2 * whole.std()
 

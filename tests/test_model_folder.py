@@ -9,17 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shotstream_lite import presets
-from shotstream_lite.convert import CheckpointError, read_checkpoint
-from shotstream_lite.presets import (
-    StreamSettings,
-    load_codec,
-    load_settings,
-    load_text,
-    load_transformer,
-    save_settings,
-)
-from shotstream_lite.story import StoryError
+from shotstream_lite.errors import CheckpointError, StoryError
+from shotstream_lite.models.convert import read_checkpoint
+from shotstream_lite.models.folder import load_codec, load_text, load_transformer
+from shotstream_lite.models.folder import model_folder as find_model
+from shotstream_lite.models.settings import StreamSettings, load_settings, save_settings
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -67,11 +61,11 @@ def test_other_weights_lie_beside_the_student(copy):
 
 
 def test_a_folder_is_a_model_if_it_has_settings(copy):
-    assert presets.model_folder(copy) == copy
-    message = complaint(presets.model_folder, "toybx")
+    assert find_model(copy) == copy
+    message = complaint(find_model, "toybx")
     assert message.startswith("preset toybx: ") and "toybox" in message
     (copy / "stream.json").unlink()
-    assert str(copy) in complaint(presets.model_folder, copy)
+    assert str(copy) in complaint(find_model, copy)
 
 
 def test_settings_come_back(tmp_path):

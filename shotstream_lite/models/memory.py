@@ -22,9 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from shotstream_lite.codec import Codec, StreamDecoder, latent_frames, tile_spans, to_frames
-from shotstream_lite.configs import checked
-from shotstream_lite.convert import outline
-from shotstream_lite.presets import StreamSettings, build_text_encoder, cast
+from shotstream_lite.models.configs import checked
+from shotstream_lite.models.convert import outline
+from shotstream_lite.models.folder import build_text_encoder, cast
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot
 from shotstream_lite.text import REMEMBERED
 from shotstream_lite.transformer import ShotStreamTransformer, adopt

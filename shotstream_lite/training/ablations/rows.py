@@ -22,7 +22,7 @@ class Row:
         stages: in their order; the last one is measured.
         changes: of the stages' configurations.
         start: what the teacher begins as, the run's base model or its finished teacher.
-        settings: of the stream, when it is measured only (see `presets.StreamSettings`).
+        settings: of the stream, when it is measured only (see `models.settings`).
         shots: of the stories it is measured on; None for the usual number.
     """
 

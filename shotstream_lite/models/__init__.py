@@ -1,0 +1,1 @@
+"""Models: settings, folders, released checkpoints, and how a model is put on a device."""

@@ -1,0 +1,104 @@
+"""How a model streams: the settings it was made for, and what a story may change of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from shotstream_lite.errors import CheckpointError, StoryError
+from shotstream_lite.files import MEBIBYTE, read_json, shown
+from shotstream_lite.flow import FEW_STEPS
+from shotstream_lite.history import POLICIES
+from shotstream_lite.models.configs import AGAIN
+from shotstream_lite.rope import SHOT_PHASE
+from shotstream_lite.story import check_frames
+
+MAX_STEPS = 100  # a chunk; the teacher takes 50
+_WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
+_WHOLE |= {"text_tokens": (1, 4096)}
+_OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt"}  # fixed when it was trained
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How a model streams. What a story changes of it is saved with the story.
+
+    Units: height, width in pixels; shot_frames in pixel frames (4k+1); chunk, budget in latent frames; steps before the
+    shift, 1000 being pure noise; phase in radians a shot. The teacher alone is guided, away from negative_prompt; an
+    empty one is an embedding of zeros. own_captions: remembered frames read the caption they were made with, not that
+    of the shot that remembers them.
+    """
+
+    height: int = 64
+    width: int = 96
+    fps: int = 16
+    shot_frames: int = 33
+    chunk: int = 3
+    budget: int = 6
+    policy: str = "dynamic"
+    phase: float = SHOT_PHASE
+    own_captions: bool = True
+    steps: tuple[int, ...] = FEW_STEPS
+    shift: float = 3.0
+    text_tokens: int = 64
+    guidance: float = 2.0
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _WHOLE.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise StoryError(f"settings: {name} is {shown(repr(value))}: write a whole number from {low} to {high}")
+        check_frames(self.shot_frames, "settings: shot_frames")
+        if self.policy not in list(POLICIES):
+            raise StoryError(f"settings: policy is {shown(repr(self.policy))}: write one of {', '.join(POLICIES)}")
+        if not isinstance(self.own_captions, bool):
+            raise StoryError(f"settings: own_captions is {shown(repr(self.own_captions))}: write true or false")
+        if not _is_number(self.phase):
+            raise StoryError(f"settings: phase is {shown(repr(self.phase))}: write a number of radians")
+        if not _is_number(self.shift) or self.shift <= 0:
+            raise StoryError(f"settings: shift is {shown(repr(self.shift))}: write a number above 0")
+        if not _is_number(self.guidance) or not isinstance(self.negative_prompt, str):
+            raise StoryError("settings: guidance and negative_prompt are a number and a text")
+        if not isinstance(self.steps, list | tuple) or not all(map(_is_number, self.steps)) or not _falls(self.steps):
+            fix = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
+            raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {fix}")
+        object.__setattr__(self, "steps", tuple(self.steps))
+
+    def changed(self, changes: Mapping[str, Any]) -> "StreamSettings":
+        """These settings with what a story may change of them. Raises StoryError for a wrong name or value."""
+        known = [f.name for f in fields(self) if f.name not in _OF_THE_MODEL]
+        for name in changes:
+            if name not in known:
+                raise StoryError(f"settings: {shown(repr(name))} is unknown: write one of {', '.join(known)}")
+        return replace(self, **changes)
+
+    def changes(self, other: "StreamSettings") -> dict[str, Any]:
+        """What differs in `other`, as JSON can hold it."""
+        mine, theirs = asdict(self), asdict(other)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in theirs.items() if v != mine[k]}
+
+
+def load_settings(folder: Path) -> StreamSettings:
+    """The settings a model was made for. Raises CheckpointError."""
+    path = folder / "stream.json"
+    data = read_json(path, MEBIBYTE, CheckpointError, AGAIN)
+    try:
+        return StreamSettings(**data)
+    except (StoryError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def save_settings(settings: StreamSettings, folder: Path) -> None:
+    """Writes stream.json."""
+    (folder / "stream.json").write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # no nan either
+
+
+def _falls(steps: Sequence[float]) -> bool:
+    return 0 < len(steps) <= MAX_STEPS and steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))
