@@ -20,7 +20,8 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.toybox.dataset import KEY_FRAMES, key_frames
 from shotstream_lite.toybox.probe import Probe, save_probe
-from shotstream_lite.training import ode_pairs, recipe, tables
+from shotstream_lite.training import ode_pairs, recipe
+from shotstream_lite.training.ablations import tables
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rows import ROWS
 from shotstream_lite.training.batches import next_shot_batch
