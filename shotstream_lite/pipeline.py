@@ -183,27 +183,12 @@ class ShotStreamPipeline:
     ) -> Iterator[Tensor]:
         """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
         context = self.context(past, settings)
-        # Only what is read is encoded: the captions of the remembered frames and of this shot.
-        latest = line_at(captions[-1], 0)
-        theirs = (line_at(captions[shot], frame) if settings.own_captions else latest for shot, frame in context.picked)
-        lines = [*theirs, latest]
-        used = list(dict.fromkeys(lines))
-        cache = begin_shot(
-            self.transformer,
-            context.latents,
-            context.shot_ids,
-            context.shot_id,
-            self.text(used)[None],
-            length,
-            caption_ids=[used.index(line) for line in lines] if past else None,
-            budget=settings.budget,
-            phase=settings.phase,
-        )
+        cache = self.begin(context, *self.read(captions, context, settings), length, settings)
         generator = torch.Generator().manual_seed(seed)
         chunks = rollout(
             self.transformer,
             cache,
-            self._noise(generator),
+            self.noise(generator),
             few_step(settings.steps, settings.shift),
             self._directed(cache, chunk_sizes(length, settings.chunk), generator, before, again),
         )
@@ -212,7 +197,43 @@ class ShotStreamPipeline:
                 after(cache)
             yield latents
 
-    def _noise(self, generator: torch.Generator) -> Noise:
+    def read(
+        self, captions: Sequence[Lines], context: Context, settings: StreamSettings
+    ) -> tuple[Tensor, list[int] | None]:
+        """The captions that a shot reads: those of the remembered frames and, last, its own; nothing else is encoded.
+
+        Returns:
+            embeddings [1, n, text_tokens, text_dim] of the different ones, and which each of them reads (None: the
+            only one there is).
+        """
+        latest = line_at(captions[-1], 0)
+        theirs = (line_at(captions[shot], frame) if settings.own_captions else latest for shot, frame in context.picked)
+        lines = [*theirs, latest]
+        used = list(dict.fromkeys(lines))
+        return self.text(used)[None], [used.index(line) for line in lines] if len(captions) > 1 else None
+
+    def begin(
+        self,
+        context: Context,
+        embeddings: Tensor,
+        caption_ids: Sequence[int] | None,
+        length: int,
+        settings: StreamSettings,
+    ) -> ShotCache:
+        """Both memories of a shot of `length` latents, the global one filled: `rollout.begin_shot`."""
+        return begin_shot(
+            self.transformer,
+            context.latents,
+            context.shot_ids,
+            context.shot_id,
+            embeddings,
+            length,
+            caption_ids=caption_ids,
+            budget=settings.budget,
+            phase=settings.phase,
+        )
+
+    def noise(self, generator: torch.Generator) -> Noise:
         """Drawn on the CPU, so that a seed means the same everywhere; a GPU copies it while it is still at work."""
         pinned = self.device.type == "cuda"
 
