@@ -19,9 +19,10 @@ from shotstream_lite.toybox2.captions import (
     words,
 )
 from shotstream_lite.toybox2.dataset import LENGTHS, ToyFilms, key_frames, lengths_of, story_of
-from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, truth
+from shotstream_lite.toybox2.probe import Probe
 from shotstream_lite.toybox2.renderer import paint, render, shapes_of
 from shotstream_lite.toybox2.sentences import SENTENCES
+from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import HATS, LONGEST_ABSENCE, draw_story
 from shotstream_lite.training.batches import drawn_length, next_shot_batch
 from shotstream_lite.training.draws import Draws

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from shotstream_lite.toybox2.dataset import lengths_of, story_of
-from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, draw_window, truth
+from shotstream_lite.toybox2.probe import Probe, draw_window
 from shotstream_lite.toybox2.reading import CHUNKS, KINDS, compare, measure
 from shotstream_lite.toybox2.renderer import render
+from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import FLAGS, HATS
 
 SHOTS = 12

@@ -65,12 +65,14 @@ CHANGES = {
     "base": ADAM
     | {"image_steps": (2, 2), "image_batch": (4, 1), "batch": (4, 2), "shift": (8.0, 1), "drop_caption": (1.0, 1)}
     | {"lengths": ((2,), 2), "text_tokens": (40, 1), "text": (False, {"text_encoder": 1, "transformer": 2})}
-    | {"seed": (77, {"text_encoder": 0, "transformer": 1})},
+    | {"seed": (77, {"text_encoder": 0, "transformer": 1})}
+    | {"align": (1.0, {"align": 0, "transformer": 1, "text_encoder": 1})},
     "teacher": ADAM
     | MEMORY
     | THE_SAME
     | {"image_batch": (2, 1), "drop_caption": (1.0, 1), "bell": (True, 1), "trained": ("all", 1)}
-    | {"text": (True, {"text_encoder": 0, "transformer": 2}), "injection": ("channel", 0)},
+    | {"text": (True, {"text_encoder": 0, "transformer": 2}), "injection": ("channel", 0)}
+    | {"align": (1.0, {"align": 0, "transformer": 1})},
     "ode-pairs": MEMORY
     | {"seed": (77, 1), "precision": ("bf16", 1), "pairs": (3, 0), "sampling_steps": (8, 1), "guidance": (8.0, 1)}
     | {"student_steps": ((1000, 250), 1), "batch": (1, {}), "lengths": ((2,), 0)},
@@ -136,6 +138,8 @@ class Updates:
 
     def __init__(self, monkeypatch, folder, trained) -> None:
         self.folder, self.trained, self.films = folder, trained, tiny_films(budgets=(3, 6))
+        monkeypatch.setattr(type(self.films), "questions", lambda films: {"which half": 2})
+        monkeypatch.setattr(type(self.films), "shown", lambda *_: {"which half": np.arange(9) // 5})
         monkeypatch.setattr(Run, "steps", lambda run, *args, **parts: self._two(run, *args, **parts))
         monkeypatch.setattr(base, "build_transformer", lambda *_: tiny_transformer(0))
         for module in (codec, decoder):

@@ -108,6 +108,14 @@ class LatentFilms:
         toy = story_of(int(self.seeds[story]), self.clips.shape[1])
         return scene_caption(toy, toy.takes[shot], words)
 
+    def questions(self) -> dict[str, int]:
+        """Nobody knows what is to be seen."""
+        return {}
+
+    def shown(self, story: int, shot: int) -> dict[str, np.ndarray]:
+        """Nothing is known."""
+        return {}
+
     def vocabulary(self) -> list[str]:
         """All words that captions may have."""
         return vocabulary()

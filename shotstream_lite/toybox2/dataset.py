@@ -23,6 +23,7 @@ from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption, vocabulary
 from shotstream_lite.toybox2.renderer import render
+from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import HEIGHT, LONGEST, SHOT_FRAMES, WIDTH, ToyStory, draw_story
 
 STORY_SHOTS = 12
@@ -106,6 +107,14 @@ class ToyFilms:
         """A caption that describes the shot alone."""
         told = story_of(self.seeds[story], len(self.clips[story]))
         return scene_caption(told, told.takes[shot], words)
+
+    def questions(self) -> dict[str, int]:
+        """What is known of every frame, and how many answers there are."""
+        return {name: len(answers) for name, answers in (IN_FRAME | IN_MOTION).items()}
+
+    def shown(self, story: int, shot: int) -> dict[str, np.ndarray]:
+        """The answers for each pixel frame of a shot, int8, -1 where it is not to be seen."""
+        return _shown(self.seeds[story], shot, len(self.clips[story]))
 
     def vocabulary(self) -> list[str]:
         """All words that captions may have."""
@@ -191,6 +200,12 @@ def _encode_some(codec: Codec, seeds: list[int], budgets: tuple[int, ...]) -> di
 def to_pixels(frames: Tensor) -> Tensor:
     """uint8 [..., frames, height, width, 3] to float [..., 3, frames, height, width] in [-1, 1]."""
     return frames.movedim(-1, -4).float().div_(127.5).sub_(1).contiguous()
+
+
+@lru_cache(maxsize=50_000)
+def _shown(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
+    story, frames = story_of(seed, shots), lengths_of(seed, shots)[shot]
+    return {name: v.astype(np.int8) for name, v in truth(story, story.takes[shot], np.arange(frames)).items()}
 
 
 @lru_cache

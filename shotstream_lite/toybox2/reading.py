@@ -12,7 +12,8 @@ import torch
 
 from shotstream_lite.evaluation.measures import is_dynamic, sharpness
 from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
-from shotstream_lite.toybox2.probe import HIDDEN, IN_FRAME, IN_MOTION, Probe, truth
+from shotstream_lite.toybox2.probe import Probe
+from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import FLAGS, HATS, LONGEST, Take, ToyStory
 
 Scores = dict[str, np.ndarray]

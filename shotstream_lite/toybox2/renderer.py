@@ -69,17 +69,22 @@ def shapes_of(
         zoom; and [frames, 3] the tint.
     """
     time = np.arange(start, start + frames, dtype=np.float32)
-    zoom = ZOOM[take.camera]
     drawing = Drawing(frames)
     drawing.place(take, time)
     for index, (who, path) in enumerate(zip(take.cast, paths_of(take, time), strict=True)):
         drawing.character(who, take, path, time, loses_hat=take.event == "wind" and index == 0)
-    across = np.full(frames, take.x if take.camera in ("medium", "close") and len(take.cast) == 1 else MIDDLE)
+    tint = np.broadcast_to(np.asarray(TINT[story.tint]), (frames, 3))
+    return drawing.table(), camera_of(take, time), tint.astype(np.float32)
+
+
+def camera_of(take: Take, time: np.ndarray) -> np.ndarray:
+    """Where a shot's camera looks: middle across, middle down, zoom. Shape: [frames] to float32 [frames, 3]."""
+    x = take.x if take.camera in ("medium", "close") and len(take.cast) == 1 else MIDDLE
+    across = np.full(len(time), x)
     if take.camera == "pan":
         across = PAN_START + (PAN_END - PAN_START) * _ease(time / FPS / PAN_SECONDS)
-    camera = np.stack([across, np.full(frames, CENTRE[take.camera]), np.full(frames, zoom)], axis=1)
-    tint = np.broadcast_to(np.asarray(TINT[story.tint]), (frames, 3))
-    return drawing.table(), camera.astype(np.float32), tint.astype(np.float32)
+    down, zoom = (np.full(len(time), table[take.camera]) for table in (CENTRE, ZOOM))
+    return np.stack([across, down, zoom], axis=1).astype(np.float32)
 
 
 def paint(shapes: Tensor, camera: Tensor, tint: Tensor, height: int = HEIGHT, width: int = WIDTH) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
+from shotstream_lite.training.align import aligned
 from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch, still_batch
 from shotstream_lite.training.captions import FrozenText, drop_captions, embed
 from shotstream_lite.training.config import NextShotConfig, StageConfig
@@ -37,6 +38,7 @@ class BaseConfig(StageConfig):
     heads: int = 4  # of attention, each 32 wide
     layers: int = 8
     text: bool = True  # the text encoder learns along; not once other stages read what it writes
+    align: float = 0.0  # weight of an aid for drawn films: what is to be seen must be known in mid-model (see `align`)
 
 
 def build_transformer(channels: int = 12, heads: int = 4, layers: int = 8) -> ShotStreamTransformer:
@@ -65,18 +67,20 @@ def train_base(config: BaseConfig, films: Films) -> None:
         transformer = build_transformer(films.channels, config.heads, config.layers)
     transformer = run.trained(transformer)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
-    optimizer = run.optimizer(transformer, text_encoder)
+    align = aligned(run, transformer, films)
+    optimizer = run.optimizer(transformer, text_encoder, *align)
     table = SigmaTable(config.shift, bell=False)
 
     def train_step(step: int) -> dict[str, float]:
         images = step < config.image_steps
         draws = run.draws(step, config.image_batch if images else config.batch)
         if images:
-            target, texts = still_batch(films, len(draws), draws.each)
+            target, texts, origins = still_batch(films, len(draws), draws.each)
         else:
             latents = drawn_length(draws, config.lengths)
             batch = next_shot_batch(films, len(draws), draws.each, drop_context=1.0, latents=latents)
-            target, texts = batch.target, batch.captions
+            no_context = slice(batch.context.shape[2], None)
+            target, texts, origins = batch.target, batch.captions, [o[no_context] for o in batch.origins]
         target = target.to(run.device)
         captions = embed(text_encoder, tokenizer, texts, config.text_tokens)
         loss = teacher_loss(
@@ -88,8 +92,11 @@ def train_base(config: BaseConfig, films: Films) -> None:
             torch.zeros(target.shape[2], dtype=torch.long),
             table=table,
         )
-        norm = run.descend(optimizer, loss, step)
-        return {"loss_image" if images else "loss": loss.item(), "grad_norm": norm}
+        metrics = {"loss_image" if images else "loss": loss.item()}
+        for heads in align:
+            seen = heads.loss(origins)
+            loss, metrics["loss_seen"] = loss + config.align * seen, seen.item()
+        return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
 
     def save() -> None:
         save_model(transformer, config.out / "base", run.main)
@@ -98,4 +105,5 @@ def train_base(config: BaseConfig, films: Films) -> None:
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)  # frozen only while it is looked at
     alone = NextShotConfig(config.out, budget=0, shift=config.shift, text_tokens=config.text_tokens)
     strips = Strips(run, TeacherPipeline, transformer, text, alone, films)
-    run.steps(train_step, save, strips, transformer=transformer, text_encoder=text_encoder, optimizer=optimizer)
+    parts = {"transformer": transformer, "text_encoder": text_encoder, "optimizer": optimizer}
+    run.steps(train_step, save, strips, **parts, **({"align": align[0]} if align else {}))

@@ -1,7 +1,7 @@
 """Batches of next shots, drawn from films: the miniature world's or real ones (paper sec. 4.1 and supplement)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from statistics import median_low
 from typing import Protocol
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shotstream_lite.codec import latent_frames, pixel_frames
+from shotstream_lite.codec import FRAMES_PER_LATENT, latent_frames, pixel_frames
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.history import select
 from shotstream_lite.story import Story
@@ -44,11 +44,21 @@ class Films(Protocol):
     def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
         """A caption that describes a shot without its story."""
 
+    def questions(self) -> Mapping[str, int]:
+        """What an oracle can say of every frame, and how many answers there are; empty where nobody knows."""
+
+    def shown(self, story: int, shot: int) -> Mapping[str, np.ndarray]:
+        """The answers for each pixel frame of a shot, int [frames], -1 where it is not to be seen."""
+
     def vocabulary(self) -> list[str]:
         """All words of their captions, for a text encoder that learns along."""
 
     def example(self, shots: int) -> Story:
         """A written story to look at what a model makes of it."""
+
+
+Origin = tuple[int, int, int] | None
+"""Which story, shot and pixel frame (the last one of a latent) a latent frame is of; None for one that is blank."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class NextShotBatch:
         target: [batch, channels, frames, h, w]; context: [batch, channels, budget, h, w], each frame encoded alone
         shot_ids, caption_ids: [batch, budget + frames] over [context | target]; caption_ids index its `captions`
         captions: for each sample the captions its frames read, padded with empty ones to the same number
+        origins: for each sample where its frames come from, over [context | target]; not of films that were made up
     """
 
     target: Tensor
@@ -66,6 +77,7 @@ class NextShotBatch:
     shot_ids: Tensor
     caption_ids: Tensor
     captions: list[list[str]]
+    origins: list[list[Origin]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "NextShotBatch":
         """The same with its tensors elsewhere."""
@@ -107,16 +119,20 @@ def next_shot_batch(
     Raises CheckpointError if no shot is long enough.
     """
     latents = 1 if still else latents or shortest(films)
-    samples = []
+    samples, origins = [], []
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source, latents)
         dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
         picked = [] if dropped else select(films.lengths(row)[:shot], budget, policy)
         stills = [films.still(row, s, f) for s, f in picked]
-        target = _a_still(films, row, shot, source) if still else films.clip(row, shot)[:, :latents]
+        target, at = films.clip(row, shot)[:, :latents], range(0, pixel_frames(latents), FRAMES_PER_LATENT)
+        if still:
+            target, at = _a_still(films, row, shot, source)
         memory = remember(films.captions(row, words), shot, picked, stills, target[:, :1], target.shape[1], budget)
         samples.append((target, *(as_target_reads(*memory) if target_caption else memory)))
-    return collate(samples)
+        context = [(row, s, f) for s, f in picked] or [None] * budget
+        origins.append(context + [(row, shot, frame) for frame in at])
+    return replace(collate(samples), origins=origins)
 
 
 Memory = tuple[Tensor, Tensor, Tensor, list[str]]
@@ -163,19 +179,21 @@ def each_of(generator: Source, size: int) -> Sequence[torch.Generator]:
     return [generator] * size if isinstance(generator, torch.Generator) else generator
 
 
-def still_batch(films: Films, size: int, generator: Source) -> tuple[Tensor, list[list[str]]]:
-    """Draws single frames: targets [size, channels, 1, h, w] and a caption each.
+def still_batch(films: Films, size: int, generator: Source) -> tuple[Tensor, list[list[str]], list[list[Origin]]]:
+    """Draws single frames: targets [size, channels, 1, h, w], a caption each, and where they come from.
 
     Half of the captions describe the shot alone, from which words are learnt soonest; half are the story's (global
     caption, shot caption), where the words about others have to be told apart.
     """
-    stills, captions = [], []
+    stills, captions, origins = [], [], []
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source, 1)
-        stills.append(_a_still(films, row, shot, source))
+        still, frames = _a_still(films, row, shot, source)
+        stills.append(still)
+        origins.append([(row, shot, frame) for frame in frames])
         alone = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < 0.5
         captions.append([films.scene(row, shot, words) if alone else films.captions(row, words)[shot]])
-    return torch.stack(stills), captions
+    return torch.stack(stills), captions, origins
 
 
 def drawn_length(draws: Draws, lengths: Sequence[int]) -> int | None:
@@ -205,7 +223,8 @@ def _draw_shot(films: Films, generator: torch.Generator, latents: int) -> tuple[
     raise CheckpointError(f"films: hardly any shot has {latents} latents ({enough} frames): choose smaller --lengths")
 
 
-def _a_still(films: Films, row: int, shot: int, generator: torch.Generator) -> Tensor:
-    """One of a shot's key frames, [channels, 1, height, width]."""
+def _a_still(films: Films, row: int, shot: int, generator: torch.Generator) -> tuple[Tensor, list[int]]:
+    """One of a shot's key frames, [channels, 1, height, width], and its number."""
     keys = films.keys(row, shot)
-    return films.still(row, shot, keys[int(torch.randint(len(keys), (1,), generator=generator, device="cpu"))])[:, None]
+    frame = keys[int(torch.randint(len(keys), (1,), generator=generator, device="cpu"))]
+    return films.still(row, shot, frame)[:, None], [frame]

@@ -67,8 +67,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "codec": {"world": "toybox2", "base_dim": 32, "patch_size": 4, "wide_channels": 32, "channels": 24}
         | {"shots": 1800, "frame_steps": 2400, "steps": 4300, "clip_lr": 0.005},
         "films": {"world": "toybox2", "stories": 1000},
-        "base": _SECOND | {"steps": 6000, "image_steps": 4000, "image_batch": 64, "heads": 6},
-        "teacher": _SECOND | {"steps": 16_000, "image_batch": 24, "trained": "all", "text": True},
+        "base": _SECOND | {"steps": 6000, "image_steps": 4000, "image_batch": 64, "heads": 6, "align": 0.3},
+        "teacher": _SECOND | {"steps": 16_000, "image_batch": 24, "trained": "all", "text": True, "align": 0.3},
         "causal-init": {"lengths": (6, 9, 12, 21), "steps": 400},
         "intra-shot": _TOY_DISTILLED | {"lengths": (6, 9, 12, 21), "steps": 800, "critic_lr": 4e-4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | {"lengths": (6, 9, 12, 21), "steps": 500, "critic_lr": 3e-4, "warmup": 20},

@@ -1,5 +1,6 @@
 """The bidirectional next-shot teacher: flow matching on [context | noisy target] (paper sec. 4.1)."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable, add_noise
 from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.training.ablations.baselines import ChannelConcat
+from shotstream_lite.training.align import aligned
 from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch
 from shotstream_lite.training.captions import FrozenText, drop_captions, embed
 from shotstream_lite.training.config import NextShotConfig
@@ -66,6 +68,7 @@ class TeacherConfig(NextShotConfig):
     bell: bool = False  # weigh noise levels as released; 0 at the noisy end, where a new model learns captions
     trained: Literal["self-attention", "all"] = "self-attention"  # paper Table 3, "only 3D attn" or "full parameters"
     text: bool = False  # the text encoder learns along; for one that is as young as the model
+    align: float = 0.0  # as in `BaseConfig`
     injection: Literal["frame", "channel"] = "frame"  # how context is given (Table 3): as frames, or as channels
     seed: int = 1
 
@@ -82,15 +85,17 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
     run.trained(transformer, attention if config.trained == "self-attention" else None, config.shard)
     text_encoder, tokenizer = text_of(config)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
-    optimizer = run.optimizer(transformer, text_encoder)
+    align = aligned(run, transformer, films)
+    optimizer = run.optimizer(transformer, text_encoder, *align)
     table = SigmaTable(config.shift, bell=config.bell)
 
-    def loss_on(draws: Draws, still: bool = False) -> Tensor:
+    def losses_on(draws: Draws, still: bool = False) -> list[Tensor]:
+        """What the flow loses and, where it is asked for, what is seen."""
         latents = drawn_length(draws, config.lengths)
         batch = next_shot_batch(films, len(draws), draws.each, still=still, latents=latents, **config.memory)
         batch = batch.to(run.device)
         captions = embed(text_encoder, tokenizer, batch.captions, config.text_tokens)
-        return teacher_loss(
+        flow = teacher_loss(
             transformer,
             batch.target,
             draws.normal(*batch.target.shape[1:]),
@@ -102,19 +107,24 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
             phase=config.phase,
             table=table,
         )
+        return [flow, *(heads.loss(batch.origins) for heads in align)]
 
     def train_step(step: int) -> dict[str, float]:
         parts = [(draws, False) for draws in run.draws(step).split(config.accumulate)]
         if config.image_batch:
             images = run.draws(config.steps + step, config.image_batch)
             parts += [(draws, True) for draws in images.split(config.accumulate)]
-        metrics = {"loss_image" if still else "loss": 0.0 for _, still in parts}
+        metrics: dict[str, float] = defaultdict(float)
 
         def losses() -> Iterator[Tensor]:
             for draws, still in parts:
-                loss = loss_on(draws, still) / config.accumulate
-                metrics["loss_image" if still else "loss"] += loss.item()
-                yield loss
+                name = "loss_image" if still else "loss"
+                loss, *seen = losses_on(draws, still)
+                metrics[name] += loss.item() / config.accumulate
+                for extra in seen:
+                    metrics[f"{name}_seen"] += extra.item() / config.accumulate
+                    loss = loss + config.align * extra
+                yield loss / config.accumulate
 
         norm = run.descend(optimizer, losses(), step)
         return metrics | {"grad_norm": norm}
@@ -126,5 +136,5 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
 
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)
     strips = Strips(run, TeacherPipeline, transformer, text, config, films)
-    parts = {"text_encoder": text_encoder} if config.text else {}
+    parts = ({"text_encoder": text_encoder} if config.text else {}) | ({"align": align[0]} if align else {})
     run.steps(train_step, save, strips, transformer=transformer, optimizer=optimizer, **parts)

@@ -246,6 +246,14 @@ class RecordedFilms:
         """The caption for a shot without its story: the same one."""
         return self.lines[story][shot]
 
+    def questions(self) -> dict[str, int]:
+        """Nobody knows what is to be seen."""
+        return {}
+
+    def shown(self, story: int, shot: int) -> dict[str, np.ndarray]:
+        """Nothing is known."""
+        return {}
+
     def vocabulary(self) -> list[str]:
         """All words of the captions."""
         return sorted({word for lines in self.lines for line in lines for word in words("shot : " + line)})
