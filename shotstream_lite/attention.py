@@ -21,8 +21,8 @@ NATIVE = "native"  # torch chooses
 HOPPER = (9, 0)
 
 
-Spans = tuple[tuple[int, int, int], ...]
-"""Who attends to whom, group by group: the queries [start, stop) to all keys before the third number."""
+Spans = tuple[tuple[int, int, slice | Tensor], ...]
+"""Who attends to whom, group by group: the queries [start, stop) to the keys that a slice or an index picks."""
 
 
 def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: Spans | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: 
     if spans is None:
         out = kernel(query, keys, values)
     else:
-        parts = [kernel(query[:, :, a:b], keys[:, :, :end], values[:, :, :end]) for a, b, end in spans]
+        parts = [kernel(query[:, :, a:b], keys[:, :, seen], values[:, :, seen]) for a, b, seen in spans]
         out = torch.cat(parts, dim=2)
     out = out.transpose(1, 2).flatten(2)
     for module in attn.to_out:
@@ -48,17 +48,20 @@ def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: 
 def spans(mask: Tensor, tokens: int) -> Spans:
     """A mask over frames, bool [F, F], in tokens: consecutive frames that may see the same are a group.
 
-    Raises ValueError if a frame may attend to anything but a beginning of the frames.
+    Of whole numbers it says how often a frame is seen. Frames that lie together are a slice, which copies nothing.
+    Raises ValueError if a frame may attend to none.
     """
-    ends = mask.sum(1)
-    if not torch.equal(mask, torch.arange(len(mask), device=mask.device) < ends[:, None]) or not ends.all():
-        raise ValueError("a frame may attend to the frames before some frame only, and to one at least")
-    ends, sizes = (values.tolist() for values in ends.unique_consecutive(return_counts=True))
-    stops = list(accumulate(sizes))
-    return tuple(
-        (tokens * (stop - size), tokens * stop, tokens * end)
-        for stop, size, end in zip(stops, sizes, ends, strict=True)
-    )
+    rows, sizes = mask.int().unique_consecutive(dim=0, return_counts=True)
+    if not rows.any(1).all():
+        raise ValueError("a frame may attend to none: let it attend to itself at least")
+    groups = []
+    for row, size, stop in zip(rows, sizes.tolist(), accumulate(sizes.tolist()), strict=True):
+        frames = torch.arange(len(row), device=row.device).repeat_interleave(row)
+        seen = (frames[:, None] * tokens + torch.arange(tokens, device=row.device)).flatten()
+        first, last = int(seen[0]), int(seen[-1]) + 1
+        seen = slice(first, last) if row.max() == 1 and last - first == len(seen) else seen
+        groups.append((tokens * (stop - size), tokens * stop, seen))
+    return tuple(groups)
 
 
 def preferring(backend: str) -> AbstractContextManager:

@@ -53,8 +53,8 @@ class ShotStreamTransformer(WanTransformer3DModel):
             shot_ids: [F] or [B, F]; None: a single shot
             caption_ids: [F] or [B, F], the caption each frame reads, or [B, 1], one for all frames of a
                 sample; None: that of the frame's shot id, or the only caption there is
-            mask: bool [F, F], True where the row's frame may attend to the column's, which are the first so many
-                (see `causal_mask`); None: everywhere
+            mask: bool [F, F], True where the row's frame may attend to the column's (see `causal_mask`), or how often
+                it counts there; None: everywhere
             positions: [F] in time; None: 0, 1, 2...
             returns: flow [B, C, F, H, W]
         """

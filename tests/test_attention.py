@@ -24,7 +24,7 @@ def told(model, shots) -> torch.Tensor:
         return torch.cat(list(chunks), dim=2)
 
 
-GROUPS = ((0, 2, 3), (2, 5, 11), (5, 8, 4))
+GROUPS = ((0, 2, slice(3)), (2, 5, slice(11)), (5, 8, torch.arange(4)))
 DENSE = torch.arange(11) < torch.tensor([3, 3, 11, 11, 11, 4, 4, 4])[:, None]
 
 
@@ -49,13 +49,15 @@ def test_half_precision_on_a_cpu_is_the_same_attention(transformer, masked):
 
 
 def test_a_mask_over_frames_is_the_dense_one_over_tokens():
-    for mask in (causal_mask(6, 7, 3), causal_mask(0, 5, 2), causal_mask(3, 3, 3)):
-        dense = torch.zeros(2 * [4 * len(mask)], dtype=torch.bool)
-        for start, stop, end in spans(mask, 4):
-            dense[start:stop, :end] = True
-        assert torch.equal(dense, torch.kron(mask, torch.ones(4, 4, dtype=torch.bool)))
-    with pytest.raises(ValueError, match="frames before"):
-        spans(torch.eye(3, dtype=torch.bool), 4)
+    twice = torch.tensor([[2, 1, 0], [0, 1, 1], [1, 0, 1]])
+    for mask in (causal_mask(6, 7, 3), causal_mask(0, 5, 2), causal_mask(3, 3, 3), torch.eye(3).bool(), twice):
+        dense = torch.zeros(2 * [4 * len(mask)], dtype=torch.long)
+        for start, stop, seen in spans(mask, 4):
+            dense[start:stop] += torch.arange(4 * len(mask))[seen].bincount(minlength=4 * len(mask))
+        assert torch.equal(dense, torch.kron(mask.long(), torch.ones(4, 4, dtype=torch.long)))
+    assert all(isinstance(seen, slice) for *_, seen in spans(causal_mask(6, 7, 3), 4))  # nothing is copied
+    with pytest.raises(ValueError, match="attend to none"):
+        spans(torch.tensor([[True, False], [False, False]]), 4)
 
 
 def test_nothing_of_tokens_by_tokens_is_made(transformer):
