@@ -26,7 +26,6 @@ from shotstream_lite.rivals.joint import (
 from shotstream_lite.rivals.marks import MARKS, Mark
 from shotstream_lite.rivals.view import biased, seen_through
 from shotstream_lite.rollout import begin_shot, rollout, sample_joint
-from shotstream_lite.transformer import causal_mask
 
 SIGMAS, WHOLE = few_step(shift=3.0), 10**6
 ONE = torch.ones(1)
