@@ -17,13 +17,13 @@ from diffusers.modular_pipelines import (
     SequentialPipelineBlocks,
 )
 from huggingface_hub import hf_hub_download
-from shotstream_lite.fit import Plan, arrange
-from shotstream_lite.presets import load_settings
-from shotstream_lite.reel import Reel
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.codec import latent_frames, to_frames
+from shotstream_lite.film import Reel
 from shotstream_lite.flow import few_step
+from shotstream_lite.models.placement import Plan, arrange
+from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
 from shotstream_lite.rollout import clean_pass, denoise_chunk
 from shotstream_lite.story import Shot, Story, captions
