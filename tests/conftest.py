@@ -1,7 +1,10 @@
 """What the tests share: a tiny random model, random shots, the recorded numbers, and a small random model folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch counts the cores, which the workers share
 
 import pytest
 import torch

@@ -20,3 +20,10 @@ def test_the_lower_bounds_are_those_that_are_tested():
     bounds = dict(match.groups() for line in wanted if (match := re.match(r"([\w.-]+)>=([\w.]+)", line)))
     for name in bounds.keys() - UNTESTED:
         assert Version(pinned.get(name, "0")) == Version(bounds[name]), f"{name}: change both, then run .ci/lowest"
+
+
+def test_the_test_extra_brings_what_every_other_one_does():
+    """So that CI installs once. A person reads notebooks in jupyterlab; nbmake runs them without it."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    others = {*extras["notebooks"], *extras["studio"], *extras["train"]}
+    assert {line for line in others if not line.startswith("jupyterlab")} <= set(extras["test"])
