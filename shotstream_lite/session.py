@@ -205,6 +205,16 @@ class StorySession:
         session.script = story.shots
         return session
 
+    def given(self, shots: Sequence[np.ndarray]) -> None:
+        """The script's first shots are there already, uint8 [frames, H, W, 3] each: film from elsewhere to go on from.
+
+        They are remembered as told shots are; a saved story has their captions only and tells them itself.
+        """
+        for shot, frames in zip(self.script, shots, strict=False):
+            whole = replace(shot, frames=len(frames), seed=self.seed)
+            self.shots = (*self.shots, ToldShot(whole, self._reel.append(frames), 0.0, 0.0))
+        self.script = self.script[len(shots) :]
+
     def tell(self) -> Iterator[np.ndarray]:
         """Tells what the script still holds, shot after shot; yields pieces of film as `next_shot` does."""
         while self.script:

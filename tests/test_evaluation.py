@@ -15,10 +15,10 @@ from shotstream_lite.evaluation.films import (
     written,
 )
 from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
-from shotstream_lite.evaluation.reading import chance, measure, prompt_following
 from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.toybox.dataset import story_of
 from shotstream_lite.toybox.probe import CAPTIONED, HIDDEN, UNCAPTIONED, Probe, truth
+from shotstream_lite.toybox.reading import chance, measure, prompt_following
 from shotstream_lite.toybox.renderer import render
 
 STORIES = held_out_stories(5, shots=6)

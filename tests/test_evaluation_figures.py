@@ -156,10 +156,10 @@ def test_an_interrupted_evaluation_goes_on(model_folder, probe_file, tmp_path, m
     whole = run(small(model_folder, probe_file))
     tell = running.tell
 
-    def stop_at_second(pipeline, story, seed):
+    def stop_at_second(pipeline, story, seed, given):
         if seed == 1:
             raise KeyboardInterrupt
-        return tell(pipeline, story, seed)
+        return tell(pipeline, story, seed, given)
 
     keep = tmp_path / "kept"
     monkeypatch.setattr(running, "tell", stop_at_second)
@@ -168,7 +168,7 @@ def test_an_interrupted_evaluation_goes_on(model_folder, probe_file, tmp_path, m
     monkeypatch.setattr(running, "tell", tell)
     seen = calls(running, "tell")
     assert run(small(model_folder, probe_file, keep=keep)) == whole
-    assert [seed for _, _, seed in seen] == [1]
+    assert [seed for _, _, seed, *_ in seen] == [1]
     assert run(small(model_folder, probe_file, keep=keep, pictures=tmp_path)) == whole and len(seen) == 1
     assert (tmp_path / "story-0001.png").is_file() and (keep / f"student@{SMALL}" / "story-0001.mp4").is_file()
 
@@ -180,7 +180,7 @@ def test_other_seeds_probes_and_weights_are_told_again(model_folder, probe_file,
     other = tmp_path / "probe.safetensors"
     save_probe(Probe(), other)
     run(small(model_folder, other, keep=tmp_path, stories=1, seed=1))
-    assert [seed for _, _, seed in seen] == [0, 1_000_000, 1_000_000]
+    assert [seed for _, _, seed, *_ in seen] == [0, 1_000_000, 1_000_000]
 
 
 def test_damaged_scores_are_not_taken(tmp_path):

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from shotstream_lite.evaluation.films import coded, tell
+from shotstream_lite.evaluation.films import render as render_film
+from shotstream_lite.evaluation.measures import Film
+from shotstream_lite.evaluation.report import KEPT, figures, table
+from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.toybox.dataset import story_of as first_story_of
 from shotstream_lite.toybox2.dataset import lengths_of, story_of
 from shotstream_lite.toybox2.probe import Probe, draw_window
-from shotstream_lite.toybox2.reading import CHUNKS, KINDS, compare, measure
+from shotstream_lite.toybox2.reading import CHUNKS, GAPS, KINDS, compare, measure
 from shotstream_lite.toybox2.renderer import render
 from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import FLAGS, HATS
@@ -114,10 +120,44 @@ def test_a_film_is_measured_from_its_pixels_and_windows_are_what_is_drawn():
     torch.manual_seed(0)
     story = story_of(3, 2)
     shots = [render(story, take, frames).numpy() for take, frames in zip(story.takes, (9, 33), strict=True)]
-    scores = measure(story, shots, Probe())
+    scores = measure(Film(story, shots), Probe())
     assert scores["features"].shape == (1, 2, 256) and scores["chunk/sharpness"].shape == (1, 2, CHUNKS)
     assert np.isnan(scores["chunk/sharpness"][0, 0, 1:]).all() and scores["chunk/sharpness"][0, 1, 2] > 0
     assert 0 < scores["cuts/SCA"][0, 0] <= 1
     frames, answers = draw_window(torch.Generator().manual_seed(1))
     again, _ = draw_window(torch.Generator().manual_seed(1))
     assert torch.equal(frames, again) and all(column.shape == (9,) for column in answers.values())
+
+
+def test_figures_by_kind_by_gap_by_chunk_and_by_shot(films):
+    real = [compare(*film) for film in films]
+    forgetful = [compare(story, [shot | {"tint": shot["tint"][:, ::-1]} for shot in read]) for story, read in films]
+    rng = np.random.default_rng(1)
+    columns = {}
+    for name, parts in ((REAL, real), ("model", forgetful)):
+        scores = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        extra = {f"quality/{key}": np.ones((12, SHOTS)) for key in ("dynamic degree", "sharpness")}
+        extra |= {"quality/PSNR, dB": np.full((12, SHOTS), np.nan if name == REAL else 30.5)}
+        columns[name] = scores | extra | {"cuts/SCA": np.ones((12, 1)), "features": rng.normal(size=(12, SHOTS, 40))}
+    report = figures(columns)
+    kept = report[REAL]["figures"][KEPT]
+    assert {name: figure.mean for name, figure in kept.items() if name != "all, by chance"} == {
+        name: 1 for name in (*KINDS, "all", *GAPS, "changed before")
+    }
+    assert 0.2 < kept["all, by chance"].mean < 0.6
+    assert report["model"]["figures"][KEPT]["tint"].mean == 1  # a film of its own light: it kept what it showed
+    assert report["model"]["figures"]["within a shot"]["identity, chunk 7"].mean == 1
+    text = table(report, 12, SHOTS)
+    assert "seen 1 shot ago" in text and "PSNR, dB" in text and "30.5" in text and "kept/flag" in text
+
+
+def test_the_first_shots_may_be_given(pipeline):
+    story = first_story_of(3, 3)
+    film = tell(pipeline, story, 5, given=2)
+    lengths = [pipeline.settings.shot_frames] * 2
+    real = render_film(story, pipeline.settings.shot_frames).shots
+    assert film.given == 2 and len(film.shots) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(film.shots, real[:2], strict=False))
+    assert [len(shot) for shot in film.shots[:2]] == lengths
+    again = coded(pipeline, Film(story, film.shots))
+    assert [shot.shape for shot in again.shots] == [shot.shape for shot in film.shots] and again.original.shots

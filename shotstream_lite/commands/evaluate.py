@@ -21,7 +21,8 @@ class Evaluate:
     preset: str = "toybox"
     """Model: a preset, or a folder that holds one."""
     weights: tuple[str, ...] = ("student",)
-    """Whose films to compare: [FOLDER:]WEIGHTS[@SETTING=VALUE,...], such as student teacher student@policy=none."""
+    """Whose films to compare: [FOLDER:]WEIGHTS[@SETTING=VALUE,...], such as student teacher student@policy=none; codec
+    is real film through the codec and back."""
     stories: int = 20
     """Held-out stories."""
     shots: int = 5
@@ -30,6 +31,8 @@ class Evaluate:
     """Draws the words of the captions and the noise of the films."""
     seen: bool = False
     """Tell stories of training instead; what is better there was learnt by heart."""
+    given: int = 0
+    """The first so many shots are real film, so that what follows is held against the truth (second edition only)."""
     keep: Path | None = None
     """Folder for told films and their scores; an evaluation that was stopped goes on from there."""
     pictures: Path | None = None
@@ -47,6 +50,8 @@ class Evaluate:
         """Prints the table and writes the figures if asked."""
         for name in ("stories", "shots"):
             check_count(getattr(self, name), f"--{name}")
+        if not 0 <= self.given < self.shots:
+            raise StoryError(f"--given is {self.given}: write a number from 0 to {self.shots - 1}, less than --shots")
         if not 0 <= self.seed <= MAX_SEED:
             raise StoryError(f"--seed is {self.seed}: write a whole number from 0 to {MAX_SEED}")
         if not self.weights:
@@ -64,7 +69,9 @@ class Evaluate:
             from shotstream_lite.evaluation.run import Evaluation, model_specs
 
             who = model_specs(self.weights, self.preset)
-            options = {name: getattr(self, name) for name in ("stories", "shots", "seed", "seen", "keep", "pictures")}
+            options = {
+                name: getattr(self, name) for name in ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
+            }
             result = run(Evaluation(who, **options))
         if result is None:  # one of several processes; the first one reports
             return 0

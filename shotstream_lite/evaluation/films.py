@@ -7,25 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from shotstream_lite.bidirectional import load_pipeline
+from shotstream_lite.codec import to_frames, to_pixels
 from shotstream_lite.errors import StoryError
+from shotstream_lite.evaluation.measures import Film
+from shotstream_lite.evaluation.worlds import FIRST, World, world_of
 from shotstream_lite.models.placement import Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story
-from shotstream_lite.toybox.captions import global_caption, shot_caption
-from shotstream_lite.toybox.dataset import HELD_OUT_SEED, STORY_SHOTS, TRAIN_SEED, story_of
-from shotstream_lite.toybox.renderer import render
-from shotstream_lite.toybox.world import ToyStory
+from shotstream_lite.toybox.dataset import HELD_OUT_SEED, TRAIN_SEED
 
-
-@dataclass(frozen=True)
-class Film:
-    """A film and what it was meant to show. Shots are uint8 [frames, H, W, 3]."""
-
-    story: ToyStory
-    shots: list[np.ndarray]
+CODEC = "codec"  # as the name of weights: real film through the codec and back
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,8 @@ class ModelSpec:
 
     def pipeline(self, device: str) -> ShotStreamPipeline:
         """Loads the model, with its settings changed. Raises CheckpointError, and StoryError for a wrong setting."""
-        pipeline = load_pipeline(self.preset, self.weights, device, Plan(float8=self.float8))
+        weights = "student" if self.weights == CODEC else self.weights
+        pipeline = load_pipeline(self.preset, weights, device, Plan(float8=self.float8))
         try:
             pipeline.settings = pipeline.settings.changed(self.settings)
             pipeline.check(pipeline.settings)
@@ -74,45 +70,62 @@ class ModelSpec:
         return pipeline
 
 
-def held_out_stories(count: int, shots: int) -> list[ToyStory]:
+def held_out_stories(count: int, shots: int, world: World = FIRST) -> list:
     """Stories no stage was trained on."""
-    return [story_of(HELD_OUT_SEED + i, shots) for i in range(count)]
+    return [world.story_of(HELD_OUT_SEED + i, shots) for i in range(count)]
 
 
-def training_stories(count: int, shots: int) -> list[ToyStory]:
+def training_stories(count: int, shots: int, world: World = FIRST) -> list:
     """How the first stories of training begin; what is told better there was learnt by heart.
 
     Raises StoryError for more shots than they have.
     """
-    if shots > STORY_SHOTS:
-        raise StoryError(f"--shots is {shots}: stories of training have {STORY_SHOTS}, write no more")
-    stories = [story_of(TRAIN_SEED + i) for i in range(count)]
+    if shots > world.shots:
+        raise StoryError(f"--shots is {shots}: stories of training have {world.shots}, write no more")
+    stories = [world.story_of(TRAIN_SEED + i, world.shots) for i in range(count)]
     return [replace(story, takes=story.takes[:shots]) for story in stories]
 
 
-def written(story: ToyStory, seed: int) -> Story:
-    """The story in words, as a user would have written it; `seed` chooses the words and the noise."""
+def written(story: Any, seed: int) -> Story:
+    """The drawn story in words, as a user would have written it; `seed` chooses the words and the noise."""
     rng = np.random.default_rng(seed)
-    whole = global_caption(story, rng)
-    return Story(whole, tuple(Shot(shot_caption(story, take, rng)) for take in story.takes), seed=seed)
+    whole, of_shot = world_of(story).words
+    told = whole(story, rng)
+    return Story(told, tuple(Shot(of_shot(story, take, rng)) for take in story.takes), seed=seed)
 
 
-def tell(pipeline: ShotStreamPipeline, story: ToyStory, seed: int) -> Film:
-    """The story as a model tells it."""
+def tell(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> Film:
+    """The story as a model tells it, after `given` shots of real film."""
     session = StorySession.of(pipeline, written(story, seed))
+    real = render(replace(story, takes=story.takes[:given]), session.settings.shot_frames)
+    session.given(real.shots)
     for _ in session.tell():
         pass
-    return Film(story, [told.footage.frames() for told in session.shots])
+    return Film(story, [told.footage.frames() for told in session.shots], given)
 
 
-def generated(pipeline: ShotStreamPipeline, stories: Sequence[ToyStory]) -> Iterator[Film]:
+def render(story: Any, frames: int | None = None) -> Film:
+    """The story as the renderer draws it, `frames` a shot (by default its world's usual number)."""
+    world = world_of(story)
+    return Film(story, [world.render(story, take, frames or world.frames) for take in story.takes])
+
+
+def coded(pipeline: ShotStreamPipeline, film: Film) -> Film:
+    """A film through a model's codec and back: what the model's own could at best look like."""
+    clips = [to_pixels(torch.from_numpy(shot.copy())).transpose(0, 1)[None] for shot in film.shots]
+    decoded = (pipeline.codec.decode(pipeline.codec.encode_clip(clip)) for clip in clips)
+    shots = [to_frames(pixels[0].transpose(0, 1).cpu()).numpy() for pixels in decoded]
+    return replace(film, shots=shots, original=film)
+
+
+def generated(pipeline: ShotStreamPipeline, stories: Sequence) -> Iterator[Film]:
     """Stories as a model tells them, each from the seed of its place."""
     return (tell(pipeline, story, seed) for seed, story in enumerate(stories))
 
 
-def rendered(stories: Sequence[ToyStory]) -> Iterator[Film]:
+def rendered(stories: Sequence) -> Iterator[Film]:
     """The stories as the renderer draws them."""
-    return (Film(story, [render(story, take) for take in story.takes]) for story in stories)
+    return (render(story) for story in stories)
 
 
 def _split(wishes: str) -> list[str]:

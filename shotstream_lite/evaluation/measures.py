@@ -1,8 +1,27 @@
-"""Measures that need no story: does a shot hold still what should, does it move at all, and how sharp is it?"""
+"""A film, and measures that need no story: does it hold still what should, does it move at all, how sharp is it?"""
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from shotstream_lite.errors import StoryError
+
+Scores = dict[str, np.ndarray]
+"""Float [stories, shots, ...] by name, nan where nothing was asked: 1 right, 0 wrong, or what the name says."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film and what it was meant to show. Shots are uint8 [frames, H, W, 3]; the first `given` ones are real film.
+
+    `original` is what went through a codec to become this one.
+    """
+
+    story: Any
+    shots: list[np.ndarray]
+    given: int = 0
+    original: "Film | None" = None
 
 
 def consistency(features: np.ndarray) -> float:
@@ -50,3 +69,8 @@ def sharpness(shot: np.ndarray) -> float:
     """
     pixels = shot.astype(np.float32) / 255
     return float(sum(np.square(np.diff(pixels, axis=axis)).mean() for axis in (1, 2)))
+
+
+def psnr(shot: np.ndarray, original: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB. Shape: uint8, both the same."""
+    return float(10 * np.log10(255**2 / max(1e-9, np.square(shot.astype(np.float32) - original).mean())))

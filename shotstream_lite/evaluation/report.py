@@ -1,14 +1,16 @@
 """Scores to figures: the five dimensions of the paper with their intervals, as JSON and as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from shotstream_lite.evaluation.reading import LOOKS, Scores, chance
+from shotstream_lite.evaluation.measures import Scores
 from shotstream_lite.evaluation.run import REAL, Evaluation, measure_all
 from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio
 from shotstream_lite.toybox.probe import CAPTIONED, UNCAPTIONED
+from shotstream_lite.toybox.reading import LOOKS, chance
+from shotstream_lite.toybox2 import reading as second
 
 CARRIED = "inter-shot consistency (never said, carried across cuts)"
 FRECHET = "Fréchet distance"
@@ -20,11 +22,26 @@ DIMENSIONS = {
     "transition control": {"SCA": "cuts/SCA"},
     "quality": {name: f"quality/{name}" for name in ("dynamic degree", "sharpness")},
 }
+KEPT = "kept since first seen (never said)"
+SECOND = {
+    "prompt following": {name: f"said/{name}" for name in (*second.ASKED, *second.EVENTS)},
+    "what the caption before asked for": {name: f"bleed/{name}" for name in second.ASKED},
+    "within a shot": {
+        "shape, all frames": "steady/shape",
+        "hat, all frames": "steady/hat",
+        **{f"identity, chunk {n}": f"chunk/identity {n}" for n in range(2, second.CHUNKS + 1)},
+    },
+    KEPT: {name: f"kept/{name}" for name in (*second.KINDS, "all", "all, by chance", *second.GAPS, "changed before")},
+    "transition control": {"SCA": "cuts/SCA"},
+    "quality": {name: f"quality/{name}" for name in ("dynamic degree", "sharpness", "PSNR, dB")},
+}
 SHARES = {
     "carried": (CARRIED, "all of it"),
     "SCA": ("transition control", "SCA"),
     "sharpness": ("quality", "sharpness"),
 }
+SECOND_SHARES = {"kept": (KEPT, "all"), "sharpness": ("quality", "sharpness")}
+SECOND_DRIFT = ("said/character", "said/action", "kept/all", *(f"kept/{kind}" for kind in second.KINDS))
 DRIFT = ("said/character", "said/setting", "said/camera", "said/action", "carried/all of it", "intra/character")
 
 
@@ -46,13 +63,14 @@ def figures(columns: Mapping[str, Scores]) -> dict[str, Any]:
     """
     columns = {kind: with_sums(scores) for kind, scores in columns.items()}
     real = columns[REAL]
+    dimensions, drift = (SECOND, SECOND_DRIFT) if _is_second(real) else (DIMENSIONS, DRIFT)
     space = FrechetSpace(real["features"])
     report = {}
     for kind, scores in columns.items():
-        by_name = {d: {n: interval(scores[key]) for n, key in names.items()} for d, names in DIMENSIONS.items()}
-        of_real = {d: {n: ratio(scores[k], real[k]) for n, k in names.items()} for d, names in DIMENSIONS.items()}
+        by_name = {d: {n: interval(scores[key]) for n, key in names.items()} for d, names in dimensions.items()}
+        of_real = {d: {n: ratio(scores[k], real[k]) for n, k in names.items()} for d, names in dimensions.items()}
         by_name["quality"][FRECHET] = space.distance(scores["features"], real["features"])
-        report[kind] = {"figures": by_name, "of real film": of_real, "by shot": _by_shot(scores, real, space)}
+        report[kind] = {"figures": by_name, "of real film": of_real, "by shot": _by_shot(scores, real, space, drift)}
     return report
 
 
@@ -66,10 +84,12 @@ def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
     for dimension, names in next(iter(report.values()))["figures"].items():
         lines.append(dimension)
         for name in names:
-            cells = [_cell(column["figures"][dimension][name]) for column in report.values()]
+            unit = 1 if name.endswith("dB") else 100
+            cells = [_cell(column["figures"][dimension][name], unit=unit) for column in report.values()]
             lines.append(f"  {name:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
     lines.append("share of what real film scores")
-    for label, (dimension, name) in SHARES.items():
+    shares = SHARES if CARRIED in next(iter(report.values()))["figures"] else SECOND_SHARES
+    for label, (dimension, name) in shares.items():
         cells = [_cell(column["of real film"][dimension][name]) for column in report.values()]
         lines.append(f"  {label:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines + (_drift(report, shots) if shots > 1 else []))
@@ -77,9 +97,15 @@ def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
 
 def with_sums(scores: Scores) -> Scores:
     """With the unmentioned attributes together: of what was asked of a shot, how much is right; and by chance."""
+    if _is_second(scores):
+        return second.with_sums(scores)
     carried = np.stack([scores[f"carried/{name}"] for name in UNCAPTIONED])
     lucky = np.stack([chance(scores, name) for name in UNCAPTIONED])
     return dict(scores) | {"carried/all of it": _mean(carried), "carried/all, by chance": _mean(lucky)}
+
+
+def _is_second(scores: Scores) -> bool:
+    return "kept/hat" in scores
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
@@ -89,10 +115,10 @@ def _mean(scores: np.ndarray) -> np.ndarray:
         return np.where(there, scores, 0).sum(0) / there.sum(0)
 
 
-def _by_shot(scores: Scores, real: Scores, space: FrechetSpace) -> dict[str, Any]:
+def _by_shot(scores: Scores, real: Scores, space: FrechetSpace, drift: Sequence[str]) -> dict[str, Any]:
     """Each score at every shot, and how far a straight line through them rises from the first shot to the last."""
     report = {}
-    for key in DRIFT:
+    for key in drift:
         values = scores[key]
         report[key] = {"shots": [interval(values[:, [s]]) for s in range(values.shape[1])], "change": change(values)}
     by_shot, rise = space.change(scores["features"], real["features"])
@@ -111,14 +137,14 @@ def _drift(report: Mapping[str, Any], shots: int) -> list[str]:
     return lines
 
 
-def _cell(figure: Interval, sign: str = "") -> str:
+def _cell(figure: Interval, sign: str = "", unit: float = 100) -> str:
     if np.isnan(figure.mean):
         return "-"
-    mean, low, high = (_number(value, sign) for value in figure)
+    mean, low, high = (_number(value, sign, unit) for value in figure)
     return f"{mean} [{low}, {high}]"
 
 
-def _number(value: float, sign: str = "") -> str:
-    """Per cent with one decimal."""
-    shown = round(100 * value, 1) + 0.0  # + 0.0: no "-0.0"
+def _number(value: float, sign: str = "", unit: float = 100) -> str:
+    """With one decimal; per cent unless the unit is another."""
+    shown = round(unit * value, 1) + 0.0  # + 0.0: no "-0.0"
     return "-" if np.isnan(value) else f"{shown:{sign}.1f}"

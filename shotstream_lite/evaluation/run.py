@@ -1,22 +1,32 @@
 """`shotstream evaluate`: held-out stories told by several models and drawn by the renderer, and what is read there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from shotstream_lite.distributed import Share
 from shotstream_lite.errors import StoryError
-from shotstream_lite.evaluation.films import Film, ModelSpec, held_out_stories, tell, training_stories, written
+from shotstream_lite.evaluation.films import (
+    CODEC,
+    Film,
+    ModelSpec,
+    coded,
+    held_out_stories,
+    render,
+    tell,
+    training_stories,
+    written,
+)
+from shotstream_lite.evaluation.measures import Scores
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
-from shotstream_lite.evaluation.reading import Scores, measure
 from shotstream_lite.evaluation.store import Kept, check_folder, fingerprint
+from shotstream_lite.evaluation.worlds import SECOND, World, world_of_size
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.toybox.probe import PROBE_FILE, Probe, load_probe
-from shotstream_lite.toybox.renderer import render
-from shotstream_lite.toybox.world import FPS, HEIGHT, WIDTH, ToyStory
 
 REAL = "real film"
 
@@ -25,7 +35,8 @@ REAL = "real film"
 class Evaluation:
     """What is measured: so many stories of so many shots, told by each of `specs` from `seed` on.
 
-    They are held-out ones, or, if `seen`, those of training.
+    They are held-out ones, or, if `seen`, those of training. The first `given` shots are real film. `probe` is the
+    shipped one of the films' world, or another file.
     """
 
     specs: tuple[ModelSpec, ...]
@@ -33,9 +44,10 @@ class Evaluation:
     shots: int
     seed: int = 0
     seen: bool = False
+    given: int = 0
     keep: Path | None = None
     pictures: Path | None = None
-    probe: Path = PROBE_FILE
+    probe: Path | None = None
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.specs]
@@ -47,9 +59,9 @@ class Evaluation:
             if getattr(self, option):
                 check_folder(getattr(self, option), f"--{option}")
 
-    def plots(self) -> list[ToyStory]:
+    def plots(self, world: World) -> list:
         """The stories. Raises StoryError if training had none of so many shots."""
-        return (training_stories if self.seen else held_out_stories)(self.stories, self.shots)
+        return (training_stories if self.seen else held_out_stories)(self.stories, self.shots, world)
 
     def story_seed(self, number: int) -> int:
         """Words and noise of a story."""
@@ -67,19 +79,16 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     Raises:
         CheckpointError and StoryError for a model, a setting or the probe that is no good, before anything is told.
     """
-    share, probe, stories = Share(), load_probe(evaluation.probe), evaluation.plots()
+    share = Share()
     pipelines = {spec.name: spec.pipeline(share.device) for spec in evaluation.specs}
-    for name, pipeline in pipelines.items():
-        size = pipeline.settings.height, pipeline.settings.width
-        if size != (HEIGHT, WIDTH):
-            fix = "measure such films with --films and real encoders"
-            raise StoryError(
-                f"--weights {name}: makes {size[0]} x {size[1]}, the probe reads {HEIGHT} x {WIDTH}: {fix}"
-            )
+    world = world_of_size({name: _size(pipeline) for name, pipeline in pipelines.items()})
+    if evaluation.given and world is not SECOND:
+        raise StoryError(f"--given {evaluation.given}: is for the second edition of the miniature world: leave it out")
+    probe, stories = world.load_probe(evaluation.probe or world.probe), evaluation.plots(world)
     mine = share.mine(evaluation.stories)
     columns, shown = {}, {number: {} for number in mine}
     for name in (REAL, *pipelines):
-        maker = _Maker(evaluation, name, pipelines.get(name), probe)
+        maker = _Maker(evaluation, name, pipelines, probe, world)
         parts = []
         for number in tqdm(mine, desc=name, unit="story", disable=None if share.first else True):
             scores, shown[number][name] = maker.film(number, stories[number])
@@ -96,29 +105,45 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
 class _Maker:
     """Makes the films of one kind and measures them, or takes them from where they are kept."""
 
-    def __init__(self, evaluation: Evaluation, name: str, pipeline: ShotStreamPipeline | None, probe: Probe) -> None:
-        self.evaluation, self.pipeline, self.probe = evaluation, pipeline, probe
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        name: str,
+        pipelines: Mapping[str, ShotStreamPipeline],
+        probe: nn.Module,
+        world: World,
+    ) -> None:
+        self.evaluation, self.pipeline, self.probe, self.world = evaluation, pipelines.get(name), probe, world
+        self.frames = (self.pipeline or next(iter(pipelines.values()))).settings.shot_frames
+        self.spec = next((spec for spec in evaluation.specs if spec.name == name), None)
         self.kept: Kept | None = None
-        if pipeline and evaluation.keep:
-            spec = next(spec for spec in evaluation.specs if spec.name == name)
-            made_by = fingerprint(spec, evaluation.probe, evaluation.seed, evaluation.shots, evaluation.seen)
+        if self.spec and evaluation.keep:
+            which = evaluation.seed, evaluation.shots, evaluation.seen, evaluation.given
+            made_by = fingerprint(self.spec, evaluation.probe or world.probe, *which)
             self.kept = Kept(evaluation.keep, name, made_by)
 
-    def film(self, number: int, story: ToyStory) -> tuple[Scores, list[np.ndarray] | None]:
+    def film(self, number: int, story: Any) -> tuple[Scores, list[np.ndarray] | None]:
         """The scores of a story's film, and stills of its shots if there are to be pictures."""
         scores = self.kept.load(number) if self.kept else None
         if scores is not None:
-            lengths = [self.pipeline.settings.shot_frames] * len(story.takes)
+            lengths = [self.frames] * len(story.takes)
             return scores, stills(self.kept.shots(number, lengths)) if self.evaluation.pictures else None
-        if self.pipeline:
-            film = tell(self.pipeline, story, self.evaluation.story_seed(number))
-        else:
-            film = Film(story, [render(story, take) for take in story.takes])
-        fps = self.pipeline.settings.fps if self.pipeline else FPS
-        scores = measure(film, self.probe, fps)
+        film = self._make(story, self.evaluation.story_seed(number))
+        fps = self.pipeline.settings.fps if self.pipeline else self.world.fps
+        scores = self.world.measure(film, self.probe, fps)
         if self.kept:
             self.kept.save(number, film, scores, fps)
         return scores, stills(film.shots) if self.evaluation.pictures else None
+
+    def _make(self, story: Any, seed: int) -> Film:
+        if self.spec is None or self.spec.weights == CODEC:
+            film = replace(render(story, self.frames), given=self.evaluation.given)
+            return film if self.spec is None else coded(self.pipeline, film)
+        return tell(self.pipeline, story, seed, self.evaluation.given)
+
+
+def _size(pipeline: ShotStreamPipeline) -> tuple[int, int]:
+    return pipeline.settings.height, pipeline.settings.width
 
 
 def model_specs(names: Sequence[str], preset: str | Path) -> tuple[ModelSpec, ...]:

@@ -58,9 +58,10 @@ def difference(scores: np.ndarray, reference: np.ndarray) -> Interval:
 def change(scores: np.ndarray) -> Interval:
     """How far a straight line through the means of all shots rises from the first shot to the last.
 
-    Shape: float [stories, shots]; shots that were never asked (a first shot carries nothing) are left out.
+    Shape: float [stories, shots, ...]; shots that were never asked (a first shot carries nothing) are left out.
     """
-    asked = ~np.isnan(scores).all(axis=0)
+    scores = scores.reshape(*scores.shape[:2], -1)
+    asked = ~np.isnan(scores).all(axis=(0, 2))
     if asked.sum() < 2:
         return Interval(np.nan, np.nan, np.nan)
     counts = resamples(len(scores))
@@ -151,6 +152,7 @@ def _root(symmetric: np.ndarray) -> np.ndarray:
 
 def _means(scores: np.ndarray, counts: np.ndarray) -> tuple[float, np.ndarray]:
     """The mean over all, and over each resample [draws]."""
+    scores = scores.reshape(len(scores), -1)
     there = ~np.isnan(scores)
     sums, numbers = np.where(there, scores, 0).sum(1), there.sum(1)
     with np.errstate(invalid="ignore"):

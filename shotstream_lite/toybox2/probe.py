@@ -22,6 +22,7 @@ from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import LONGEST, Take, ToyStory
 
 FRAMES, STRIDE = 9, 4  # that motion is read from
+PROBE_FILE = Path(__file__).parent.parent / "weights" / "toybox2" / "probe" / "model.safetensors"
 
 
 class Probe(nn.Module):

@@ -10,14 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from shotstream_lite.evaluation.measures import is_dynamic, sharpness
+from shotstream_lite.evaluation.measures import Film, Scores, is_dynamic, psnr, sharpness
 from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.toybox2.probe import Probe
 from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import FLAGS, HATS, LONGEST, Take, ToyStory
-
-Scores = dict[str, np.ndarray]
-"""Float [stories, shots, ...], nan where nothing was asked: 1 right, 0 wrong, or what the name says."""
 
 Reading = dict[str, np.ndarray]
 """Log-probabilities of all answers by question, [frames or windows, choices], of one shot (`Probe.read`)."""
@@ -31,28 +28,29 @@ ASKED = {  # what they say, and the questions that have to be right for it
 }
 EVENTS = {"wind": ("hat", HATS.index("none")), "bell": ("flag", FLAGS.index("up"))}
 LOOKS = ("shape", "colour", "hat", "stripe")  # who somebody is, for a comparison of chunks
+GAPS = {"seen 1 shot ago": (1, 1), "2 or 3": (2, 3), "4 to 6": (4, 6), "7 or more": (7, np.inf)}
 FIRST_CHUNK, CHUNK = 9, 12  # pixel frames of three latents
 CHUNKS = 1 + (LONGEST - FIRST_CHUNK) // CHUNK
 
 
-def measure(story: ToyStory, shots: Sequence[np.ndarray], probe: Probe, fps: int = 16, given: int = 0) -> Scores:
+def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
     """Everything that is measured of one film, as arrays [1, shots, ...].
 
-    Names: those of `compare`, and `cuts/SCA` [1, 1], `quality/dynamic degree`, `quality/sharpness`,
-    `chunk/sharpness` [1, shots, chunks], `features` [1, shots, 256].
-
-    Args:
-        shots: uint8 [frames, H, W, 3] each, of a film that should show `story`.
-        given: how many of them were real film and are not scored.
+    Names: those of `compare`, and `cuts/SCA` [1, 1], `quality/dynamic degree`, `quality/sharpness`, `quality/PSNR, dB`
+    (of what went through a codec), `chunk/sharpness` [1, shots, chunks], `features` [1, shots, 256].
     """
+    shots = film.shots
     with torch.inference_mode():
         read = [probe.read(torch.from_numpy(shot)) for shot in shots]
         features = [probe.features(torch.from_numpy(shot[::4])).mean(0).numpy() for shot in shots]
-    scores = compare(story, [{name: v.numpy() for name, v in one.items()} for one in read], given)
+    scores = compare(film.story, [{name: v.numpy() for name, v in one.items()} for one in read], film.given)
     lengths = [len(shot) for shot in shots]
     cuts = shot_cut_accuracy(find_cuts(np.concatenate(shots), fps), planned_cuts(lengths), sum(lengths))
     by_chunk = [[sharpness(shot[part]) if len(shot) > part.start else np.nan for part in _chunks()] for shot in shots]
+    originals = film.original.shots if film.original else []
+    noise = [psnr(*pair) for pair in zip(shots, originals, strict=True)] if originals else [np.nan] * len(shots)
     more = {
+        "quality/PSNR, dB": noise,
         "cuts/SCA": [cuts],
         "quality/dynamic degree": [is_dynamic(shot, fps) for shot in shots],
         "quality/sharpness": [sharpness(shot) for shot in shots],
@@ -199,6 +197,29 @@ def _identity(logits: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np
     return course
 
 
-def choices(kind: str) -> int:
-    """How many answers there are."""
-    return len(IN_FRAME[kind])
+def with_sums(scores: Scores) -> Scores:
+    """With what is asked over several kinds, arrays [stories, shots, ...]: kept/all and what chance would keep, kept
+    by how long ago a thing was last seen, kept although it has changed since it was first seen, and each later chunk's
+    identity by itself."""
+    lucky = np.concatenate([_chance(scores, kind) for kind in KINDS], axis=2)
+    kept, gaps, changed = (
+        np.concatenate([scores[f"{name}/{kind}"] for kind in KINDS], axis=2) for name in ("kept", "gap", "changed")
+    )
+    more = {"kept/all": kept, "kept/all, by chance": lucky, "kept/changed before": np.where(changed == 1, kept, np.nan)}
+    for name, (low, high) in GAPS.items():
+        more[f"kept/{name}"] = np.where((gaps >= low) & (gaps <= high), kept, np.nan)
+    for chunk in range(1, CHUNKS):
+        more[f"chunk/identity {chunk + 1}"] = scores["chunk/identity"][:, :, chunk]
+    return dict(scores) | more
+
+
+def _chance(scores: Scores, kind: str) -> np.ndarray:
+    """How often another story's film reads the same: what a film without memory would keep by its habits."""
+    asked, read = ~np.isnan(scores[f"kept/{kind}"]), np.nan_to_num(scores[f"read/{kind}"]).astype(int)
+    options = range(len(IN_FRAME[kind]))
+    by_story = np.stack([((read == choice) & asked).sum((1, 2)) for choice in options], axis=1)  # [stories, options]
+    others = by_story.sum(0) - by_story
+    with np.errstate(invalid="ignore"):
+        shares = others / others.sum(1, keepdims=True)
+    rows = np.arange(len(read))[:, None, None]
+    return np.where(asked, shares[rows, read], np.nan)

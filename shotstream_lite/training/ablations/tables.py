@@ -164,10 +164,10 @@ def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -
     """
     from shotstream_lite.distributed import Share
     from shotstream_lite.evaluation.films import held_out_stories, rendered, tell
-    from shotstream_lite.evaluation.reading import measure as scores_of
     from shotstream_lite.evaluation.report import DIMENSIONS, figures, with_sums
     from shotstream_lite.evaluation.run import REAL
     from shotstream_lite.evaluation.statistics import as_json
+    from shotstream_lite.toybox.reading import measure as scores_of
 
     own = run / "probe" / "model.safetensors"
     probe = load_probe(own if own.exists() else PROBE_FILE)

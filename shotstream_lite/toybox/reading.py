@@ -5,13 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from shotstream_lite.evaluation.films import Film
-from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
+from shotstream_lite.evaluation.measures import Film, Scores, consistency, is_dynamic, sharpness
 from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.toybox.probe import CAPTIONED, FRAMES, HIDDEN, UNCAPTIONED, Probe, probe_frames, truth
-
-Scores = dict[str, np.ndarray]
-"""For every question one entry a shot, float [films, shots]: 1 right, 0 wrong, nan where it was not asked."""
 
 LOOKS = {"character": ("shape", "colour", "hat", "stripe"), "background": ("setting", "tint")}
 """What should stay the same within a shot whatever its camera does, by the probe's heads."""
