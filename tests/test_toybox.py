@@ -142,7 +142,7 @@ def test_next_shots_carry_their_own_captions_and_memory():
 def test_a_next_shot_may_be_a_single_frame():
     films = _random_films(stories=3)
     stills = films.stills.flatten(0, 2)
-    batch = next_shot_batch(films, 20, torch.Generator().manual_seed(0), still=True)
+    batch = next_shot_batch(films, 20, torch.Generator().manual_seed(0), stills=1)
     assert batch.target.shape == (20, 4, 1, 2, 3) and batch.shot_ids.shape == batch.caption_ids.shape == (20, 7)
     for target, context in zip(batch.target, batch.context, strict=True):
         assert (stills == target[:, 0]).flatten(1).all(1).sum() == 1

@@ -1,4 +1,4 @@
-"""The aid that asks a middle block what is to be seen."""
+"""What the miniature's teacher is helped by: a middle block is asked what is to be seen; looks share a memory."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,12 @@ from test_toybox2 import random_films
 from training_run import tiny_films
 
 from shotstream_lite.errors import StoryError
+from shotstream_lite.flow import SigmaTable
 from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION
 from shotstream_lite.training.align import Align
 from shotstream_lite.training.batches import next_shot_batch, still_batch
 from shotstream_lite.training.draws import seeded
+from shotstream_lite.training.teacher import looks_loss
 
 
 def test_each_frame_is_asked_for_what_it_shows():
@@ -51,6 +53,35 @@ def test_only_what_comes_before_the_middle_is_led_and_it_is_led_to_the_answer():
     assert losses[-1] < 0.3 * losses[0]
     led = [any(p.grad is not None for p in block.parameters()) for block in transformer.blocks]
     assert led == [True, True, False, False]
+
+
+def test_looks_that_share_a_memory_are_as_good_as_looks_with_a_memory_each():
+    transformer, table = build_transformer(0), SigmaTable(3.0)
+    torch.manual_seed(1)
+    looks, noise, context = (torch.randn(2, 3, count, 4, 6) for count in (4, 4, 5))
+    rows = torch.randint(1000, (2, 4))
+    captions = torch.randn(2, 2, 8, transformer.config.text_dim)
+    ids, reads = torch.tensor([[1, 1, 2, 3, 3, 4, 4, 4, 4]] * 2), torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1]] * 2)
+    memory = {"context": context, "table": table}
+    together = looks_loss(transformer, looks, noise, rows, captions, ids, caption_ids=reads, **memory)
+    alone = [
+        looks_loss(
+            transformer,
+            looks[:, :, [k]],
+            noise[:, :, [k]],
+            rows[:, [k]],
+            captions,
+            ids[:, :6],
+            caption_ids=reads[:, :6],
+            **memory,
+        )
+        for k in range(4)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+    forgotten = looks_loss(
+        transformer, looks, noise, rows, captions, ids, caption_ids=reads, context=context + 1, table=table
+    )
+    assert (forgotten - together).abs() > 1e-4
 
 
 def test_films_nobody_knows_are_refused():

@@ -40,7 +40,7 @@ IN_TURN = STEPS | SHOT | {"critic_updates": 1, "critic_lr": 1e-3, "lr": 1e-3, "l
 BY_ADAM = STEPS | {"shots": 4, "optimizer": "adamw", "lr": 1e-3}
 FROM = {  # what the changes below are changes of
     "base": STEPS | {"batch": 2, "image_batch": 2, "image_steps": 1},
-    "teacher": STEPS | SHOT,
+    "teacher": STEPS | SHOT | {"image_batch": 2},
     "ode-pairs": SHOT | {"pairs": 2, "student_steps": (1000, 500), "sampling_steps": 4},
     "causal-init": STEPS | SHOT | {"student_steps": (1000, 500), "seed": 5},
     "intra-shot": IN_TURN,
@@ -70,7 +70,7 @@ CHANGES = {
     "teacher": ADAM
     | MEMORY
     | THE_SAME
-    | {"image_batch": (2, 1), "drop_caption": (1.0, 1), "bell": (True, 1), "trained": ("all", 1)}
+    | {"image_batch": (4, 1), "looks": (1, 1), "drop_caption": (1.0, 1), "bell": (True, 1), "trained": ("all", 1)}
     | {"text": (True, {"text_encoder": 0, "transformer": 2}), "injection": ("channel", 0)}
     | {"align": (1.0, {"align": 0, "transformer": 1})},
     "ode-pairs": MEMORY

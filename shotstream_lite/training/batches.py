@@ -103,7 +103,7 @@ def next_shot_batch(
     drop_context: float = 0.1,
     policy: str = "dynamic",
     target_caption: bool = False,
-    still: bool = False,
+    stills: int = 0,
     latents: int | None = None,
 ) -> NextShotBatch:
     """Draws shots at random places of random stories with the memory each would have had.
@@ -113,22 +113,23 @@ def next_shot_batch(
 
     Args:
         target_caption: context frames read the target's caption and not their own (paper Table 3).
-        still: the target is a single frame of the shot, encoded alone.
+        stills: the target is so many single frames of the shot, each encoded alone.
         latents: of the targets, the beginnings of shots that are at least so long; by default of the shortest shots.
 
     Raises CheckpointError if no shot is long enough.
     """
-    latents = 1 if still else latents or shortest(films)
+    latents = 1 if stills else latents or shortest(films)
     samples, origins = [], []
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source, latents)
         dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
         picked = [] if dropped else select(films.lengths(row)[:shot], budget, policy)
-        stills = [films.still(row, s, f) for s, f in picked]
+        kept = [films.still(row, s, f) for s, f in picked]
         target, at = films.clip(row, shot)[:, :latents], range(0, pixel_frames(latents), FRAMES_PER_LATENT)
-        if still:
-            target, at = _a_still(films, row, shot, source)
-        memory = remember(films.captions(row, words), shot, picked, stills, target[:, :1], target.shape[1], budget)
+        if stills:
+            looks = [_a_still(films, row, shot, source) for _ in range(stills)]
+            target, at = torch.cat([look for look, _ in looks], 1), [frame for _, frame in looks]
+        memory = remember(films.captions(row, words), shot, picked, kept, target[:, :1], target.shape[1], budget)
         samples.append((target, *(as_target_reads(*memory) if target_caption else memory)))
         context = [(row, s, f) for s, f in picked] or [None] * budget
         origins.append(context + [(row, shot, frame) for frame in at])
@@ -188,9 +189,9 @@ def still_batch(films: Films, size: int, generator: Source) -> tuple[Tensor, lis
     stills, captions, origins = [], [], []
     for source in each_of(generator, size):
         row, shot, words = _draw_shot(films, source, 1)
-        still, frames = _a_still(films, row, shot, source)
+        still, frame = _a_still(films, row, shot, source)
         stills.append(still)
-        origins.append([(row, shot, frame) for frame in frames])
+        origins.append([(row, shot, frame)])
         alone = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < 0.5
         captions.append([films.scene(row, shot, words) if alone else films.captions(row, words)[shot]])
     return torch.stack(stills), captions, origins
@@ -223,8 +224,8 @@ def _draw_shot(films: Films, generator: torch.Generator, latents: int) -> tuple[
     raise CheckpointError(f"films: hardly any shot has {latents} latents ({enough} frames): choose smaller --lengths")
 
 
-def _a_still(films: Films, row: int, shot: int, generator: torch.Generator) -> tuple[Tensor, list[int]]:
+def _a_still(films: Films, row: int, shot: int, generator: torch.Generator) -> tuple[Tensor, int]:
     """One of a shot's key frames, [channels, 1, height, width], and its number."""
     keys = films.keys(row, shot)
     frame = keys[int(torch.randint(len(keys), (1,), generator=generator, device="cpu"))]
-    return films.still(row, shot, frame)[:, None], [frame]
+    return films.still(row, shot, frame)[:, None], frame

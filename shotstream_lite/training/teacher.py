@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from shotstream_lite.bidirectional import TeacherPipeline
@@ -57,13 +58,58 @@ def teacher_loss(
     return (table.weights[rows].to(error) * error).mean()
 
 
+def looks_loss(
+    transformer: ShotStreamTransformer,
+    looks: Tensor,
+    noise: Tensor,
+    rows: Tensor,
+    captions: Tensor,
+    shot_ids: Tensor,
+    *,
+    context: Tensor,
+    caption_ids: Tensor | None = None,
+    phase: float = SHOT_PHASE,
+    table: SigmaTable,
+) -> Tensor:
+    """Flow matching on single frames of a shot that share one memory: what to remember is learnt at a fraction of a
+    shot's cost. (Not in the paper, whose teacher begins with a model that knows what things look like.)
+
+    They do not see each other, each has its own noise level, and all stand where the shot's first frame does. The
+    context sees none of them and is clean, so its timestep is 0, as in the student's global cache.
+
+    Shape:
+        looks, noise: [B, C, k, H, W]; rows: [B, k]; all else as in `teacher_loss` with k frames
+    """
+    rows, remembered, count = rows.cpu(), context.shape[2], looks.shape[2]
+    noisy = add_noise(looks, noise, table.sigmas[rows].to(looks))
+    own = torch.eye(remembered + count, dtype=torch.bool, device="cpu")
+    own[:, :remembered] = True
+    timesteps = torch.cat([torch.zeros(len(rows), remembered, device="cpu"), table.timesteps[rows]], dim=1)
+    flow = transformer.joint(
+        with_context(context, noisy),
+        timesteps,
+        captions,
+        shot_ids,
+        caption_ids=caption_ids,
+        mask=own,
+        phase=phase,
+        positions=torch.tensor([*range(remembered), *[remembered] * count], device="cpu"),
+    )
+    error = (flow[:, :, remembered:].float() - (noise - looks)).square().mean(dim=(1, 3, 4))
+    return (table.weights[rows].to(error) * error).mean()
+
+
+OTHERS = 10**9  # steps from here on are drawn for what is learnt along
+
+
 @dataclass(kw_only=True)
 class TeacherConfig(NextShotConfig):
     """How the next-shot teacher is trained."""
 
     steps: int = 3000
     lr: float = 6e-4
-    image_batch: int = 0  # next shots of a single frame learnt along: a look costs a fraction of a shot
+    image_batch: int = 0  # memories of which single frames are learnt along, see `looks_loss`
+    looks: int = 4  # frames of each
     drop_caption: float = 0.1  # as released; guidance needs the unconditional case
     bell: bool = False  # weigh noise levels as released; 0 at the noisy end, where a new model learns captions
     trained: Literal["self-attention", "all"] = "self-attention"  # paper Table 3, "only 3D attn" or "full parameters"
@@ -89,17 +135,17 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
     optimizer = run.optimizer(transformer, text_encoder, *align)
     table = SigmaTable(config.shift, bell=config.bell)
 
-    def losses_on(draws: Draws, still: bool = False) -> list[Tensor]:
+    def losses_on(draws: Draws, looks: int = 0) -> list[Tensor]:
         """What the flow loses and, where it is asked for, what is seen."""
         latents = drawn_length(draws, config.lengths)
-        batch = next_shot_batch(films, len(draws), draws.each, still=still, latents=latents, **config.memory)
+        batch = next_shot_batch(films, len(draws), draws.each, stills=looks, latents=latents, **config.memory)
         batch = batch.to(run.device)
         captions = embed(text_encoder, tokenizer, batch.captions, config.text_tokens)
-        flow = teacher_loss(
+        flow = (looks_loss if looks else teacher_loss)(
             transformer,
             batch.target,
             draws.normal(*batch.target.shape[1:]),
-            draws.index(len(table.sigmas)),
+            draws.index(len(table.sigmas), *[looks] * bool(looks)),
             drop_captions(captions, config.drop_caption, draws),
             batch.shot_ids,
             context=batch.context,
@@ -110,16 +156,16 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
         return [flow, *(heads.loss(batch.origins) for heads in align)]
 
     def train_step(step: int) -> dict[str, float]:
-        parts = [(draws, False) for draws in run.draws(step).split(config.accumulate)]
+        parts = [(draws, 0) for draws in run.draws(step).split(config.accumulate)]
         if config.image_batch:
-            images = run.draws(config.steps + step, config.image_batch)
-            parts += [(draws, True) for draws in images.split(config.accumulate)]
+            images = run.draws(OTHERS + step, config.image_batch)
+            parts += [(draws, config.looks) for draws in images.split(config.accumulate)]
         metrics: dict[str, float] = defaultdict(float)
 
         def losses() -> Iterator[Tensor]:
-            for draws, still in parts:
-                name = "loss_image" if still else "loss"
-                loss, *seen = losses_on(draws, still)
+            for draws, looks in parts:
+                name = "loss_image" if looks else "loss"
+                loss, *seen = losses_on(draws, looks)
                 metrics[name] += loss.item() / config.accumulate
                 for extra in seen:
                     metrics[f"{name}_seen"] += extra.item() / config.accumulate

@@ -46,6 +46,8 @@ class ChannelConcat(ShotStreamTransformer):
         shot_ids: Tensor,
         *,
         caption_ids: Tensor | None = None,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
         **options,
     ) -> Tensor:
         """As in `ShotStreamTransformer`: latents [context | target] in, flow of the same shape out, 0 for context."""
@@ -53,6 +55,10 @@ class ChannelConcat(ShotStreamTransformer):
         context, target = latents[:, :, :budget], latents[:, :, budget:]
         beside = context.flatten(1, 2).unsqueeze(2).expand(-1, -1, target.shape[2], -1, -1)
         reads = None if caption_ids is None else caption_ids[..., budget:]
+        options["mask"] = None if mask is None else mask[budget:, budget:]
+        options["positions"] = None if positions is None else positions[budget:] - budget
+        if isinstance(timestep, Tensor) and timestep.ndim == 2:
+            timestep = timestep[:, budget:]
         seen = torch.cat((target, beside), dim=1)
         flow = super().joint(seen, timestep, captions, shot_ids[..., budget:], caption_ids=reads, **options)
         return torch.cat((torch.zeros_like(context), flow), dim=2)
