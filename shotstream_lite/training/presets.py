@@ -49,7 +49,9 @@ _WAN_DISTILLED = _WAN_TRAINED | {
 # At 4e-5 a hundred updates of the generator hardly move it; led by its history too, it comes back with what was there.
 _TOY_DISTILLED: dict[str, Any] = {"lr": 1e-4, "guidance": 0.5, "memory_guidance": 1.0}
 
-_SECOND: dict[str, Any] = {"lengths": (6, 9, 12, 21), "batch": 12, "optimizer": "muon", "lr": 0.02}
+# Short shots teach movement as well, and cost less; long ones come often enough to be known.
+_LENGTHS = {"lengths": (3, 3, 6, 6, 9, 12, 21)}
+_SECOND: dict[str, Any] = _LENGTHS | {"batch": 12, "optimizer": "muon", "lr": 0.02, "align": 0.3}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "toybox": {stage: {} for stage in STAGES}
@@ -67,11 +69,11 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "codec": {"world": "toybox2", "base_dim": 32, "patch_size": 4, "wide_channels": 32, "channels": 24}
         | {"shots": 1800, "frame_steps": 2400, "steps": 4300, "clip_lr": 0.005},
         "films": {"world": "toybox2", "stories": 1000},
-        "base": _SECOND | {"steps": 6000, "image_steps": 4000, "image_batch": 64, "heads": 6, "align": 0.3},
-        "teacher": _SECOND | {"steps": 16_000, "image_batch": 24, "trained": "all", "text": True, "align": 0.3},
-        "causal-init": {"lengths": (6, 9, 12, 21), "steps": 400},
-        "intra-shot": _TOY_DISTILLED | {"lengths": (6, 9, 12, 21), "steps": 800, "critic_lr": 4e-4, "warmup": 30},
-        "inter-shot": _TOY_DISTILLED | {"lengths": (6, 9, 12, 21), "steps": 500, "critic_lr": 3e-4, "warmup": 20},
+        "base": _SECOND | {"steps": 4700, "image_steps": 3500, "image_batch": 64, "heads": 5},
+        "teacher": _SECOND | {"steps": 8000, "batch": 6, "image_batch": 12, "trained": "all", "text": True},
+        "causal-init": _LENGTHS | {"steps": 400},
+        "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 800, "critic_lr": 4e-4, "warmup": 30},
+        "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
         "probe": {"world": "toybox2", "batch": 16},
     },
     "wan-1.3b": {
