@@ -6,7 +6,7 @@ import pytest
 
 from shotstream_lite.toybox2 import dataset
 from shotstream_lite.toybox2.probe import load_probe
-from shotstream_lite.training import codec, probe, recipe
+from shotstream_lite.training import codec, decoder, probe, recipe
 
 TINY = ["--steps", "1", "--sample-every", "0"]
 SHOTS = [*TINY, "--batch", "2", "--lengths", "3", "6", "--budget", "2"]
@@ -30,6 +30,7 @@ STAGES = {
     "causal-init": SHOTS,
     "intra-shot": SHOTS,
     "inter-shot": [*SHOTS, "--steps", "3", "--shots", "5", "--lora-rank", "2"],
+    "decoder": [*TINY, "--shots", "4"],
     "probe": [*TINY, "--batch", "2"],
 }
 
@@ -40,6 +41,7 @@ def small_world(monkeypatch):
     monkeypatch.setattr(codec, "BATCHES", {5: 1})
     monkeypatch.setattr(probe.toybox2, "accuracy", lambda *_: {})
     monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
+    monkeypatch.setattr(decoder, "second_film_pool", codec.second_film_pool)
     monkeypatch.setattr(dataset, "LENGTHS", (9, 17, 25))
     dataset.lengths_of.cache_clear()
     yield

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from shotstream_lite.codec import spatial_factor
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool
+from shotstream_lite.toybox2.dataset import film_pool as second_film_pool
 from shotstream_lite.training.codec import clip_batch, decode_unclamped, reconstruction
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run
@@ -29,7 +31,8 @@ def train_decoder(config: DecoderConfig) -> None:
     run = Run("decoder", config)
     vae = load_codec(folder_with(config, "vae"))
     run.trained(vae, [vae.decoder, vae.post_quant_conv])
-    pool = film_pool(config.shots, seed=config.seed)
+    draw = second_film_pool if spatial_factor(vae.config) == 16 else film_pool  # the world the codec is of
+    pool = draw(config.shots, seed=config.seed)
     optimizer = run.optimizer(vae)
 
     def train_step(step: int) -> dict[str, float]:

@@ -74,6 +74,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "causal-init": _LENGTHS | {"steps": 400},
         "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 800, "critic_lr": 4e-4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
+        "decoder": {"optimizer": "muon", "lr": 0.003, "steps": 2000},
         "probe": {"world": "toybox2", "batch": 16},
     },
     "wan-1.3b": {
