@@ -70,7 +70,7 @@ def _part() -> None:
         torch.distributed.destroy_process_group()
 
 
-def shard(model: nn.Module, device: torch.device, processes: int) -> None:
+def shard_model(model: nn.Module, device: torch.device, processes: int) -> None:
     """Splits a transformer over all processes, in place; make its optimizer after that."""
     # What leaves an entrance is a view of other memory; FSDP warns of in-place changes, and we make none.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
@@ -80,7 +80,7 @@ def shard(model: nn.Module, device: torch.device, processes: int) -> None:
 
 
 def unsharded_class(model: nn.Module) -> type[nn.Module]:
-    """The class a model had before `shard`."""
+    """The class a model had before `shard_model`."""
     return next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
 
 

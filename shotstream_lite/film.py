@@ -132,7 +132,8 @@ class FilmWriter:
                 with suppress(pyav().FFmpegError, OSError):
                     self._container.close()
                 _cut_to_fragments(self._part.path)
-            if self.frames_written and _plays(self._part.path):
+            self.frames_written = _frames_of(self._part.path)
+            if self.frames_written:
                 self._part.keep(self.stopped)
                 self.path, kept = self.stopped, True
         self._part.drop()
@@ -211,11 +212,14 @@ def _cut_to_fragments(path: Path) -> None:
             file.truncate(whole)
 
 
-def _plays(path: Path) -> bool:
-    """Whether a film has a first frame; one that the disk cut short may have none."""
+def _frames_of(path: Path) -> int:
+    """Frames in a film that was not finished: one more than were counted if Ctrl-C came between, fewer if the disk was
+    full; 0 if the first cannot be read."""
     with suppress(pyav().FFmpegError, OSError, IndexError), pyav().open(str(path)) as container:
-        return next(container.decode(video=0), None) is not None
-    return False
+        if next(container.decode(video=0), None) is not None:
+            container.seek(0)
+            return sum(packet.size > 0 for packet in container.demux(video=0))
+    return 0
 
 
 def default_scale(height: int, width: int) -> int:

@@ -114,14 +114,14 @@ def close(ours: Tensor, reference: Tensor, tolerance: float = 1e-5) -> None:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
-    """The toybox before any training, in diffusers' Wan format: 32 x 48 pixels, 13 frames a shot."""
+    """A small toybox before any training, in diffusers' Wan format: 32 x 48 pixels, 13 frames a shot."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder / "tokenizer")
     build_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
-    codec.build_codec(8).save_pretrained(folder / "vae")
-    base.build_transformer(8).save_pretrained(folder / "transformer")
+    codec.build_codec(8, base_dim=4).save_pretrained(folder / "vae")
+    base.build_transformer(8, heads=2, layers=2).save_pretrained(folder / "transformer")
     save_settings(StreamSettings(height=32, width=48, shot_frames=13), folder)
     return folder
 

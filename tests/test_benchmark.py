@@ -25,6 +25,11 @@ def import_seconds(monkeypatch):
     monkeypatch.setattr(benchmark, "_import_seconds", lambda: 1.0)
 
 
+def test_what_a_fresh_process_imports_is_timed(capsys):
+    exec(benchmark._IMPORT, {})  # in this process, where all is imported already
+    assert 0 <= float(capsys.readouterr().out) < 5
+
+
 def test_random_weights_need_configurations_only(model_folder, tmp_path, monkeypatch, capsys):
     """A whole run, of the model of a folder in which there are no weights and no tokenizer."""
     folder = Path(shutil.copytree(model_folder, tmp_path / "model"))

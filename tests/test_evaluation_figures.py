@@ -1,9 +1,6 @@
 """From scores to figures: intervals by story, distances of films, and the whole command on a small random model."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -193,63 +190,6 @@ def test_damaged_scores_are_not_taken(tmp_path):
     path = next(kept.folder.glob("*.npz"))
     path.write_bytes(path.read_bytes()[:100])
     assert kept.load(0) is None
-
-
-def test_two_processes_measure_what_one_does(model_folder, probe_file, tmp_path):
-    code = (
-        "import json, sys; from shotstream_lite.evaluation.report import run; "
-        "from shotstream_lite.evaluation.run import Evaluation, model_specs; from pathlib import Path; "
-        "folder, probe, out = map(Path, sys.argv[1:4]); "
-        "r = run(Evaluation(model_specs([sys.argv[4]], folder), 3, 2, probe=probe)); "
-        "r and out.write_text(json.dumps(r[0]))"
-    )
-    script = tmp_path / "evaluate.py"
-    script.write_text(code)
-    # one thread each: the last digits differ with their number, and a random model makes much of last digits
-    usual = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    measured = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]):
-        out = tmp_path / f"{len(measured)}.json"
-        given = [str(model_folder), str(probe_file), str(out), f"student@{SMALL}"]
-        done = subprocess.run(
-            [sys.executable, *launcher, str(script), *given], capture_output=True, text=True, env=usual
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        measured.append(json.loads(out.read_text()))
-    alone, together = measured
-    assert words(together) == words(alone)
-    assert numbers(together) == pytest.approx(numbers(alone), rel=1e-6, abs=1e-9)
-
-
-def test_processes_part_before_they_end(tmp_path):
-    """What is registered first is called last, when the group has to be gone."""
-    script = tmp_path / "part.py"
-    script.write_text(
-        "import atexit, torch.distributed as d; from shotstream_lite.distributed import part_at_exit; "
-        "atexit.register(lambda: print('still there:', d.is_initialized())); part_at_exit(); "
-        f"d.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1); "
-        "print('there:', d.is_initialized())"
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.stdout.split("\n")[:2] == ["there: True", "still there: False"], done.stderr
-
-
-def numbers(figures) -> list[float]:
-    """All numbers of a JSON tree, in their order."""
-    if isinstance(figures, dict):
-        figures = figures.values()
-    elif not isinstance(figures, list):
-        return [figures] if isinstance(figures, int | float) else []
-    return [number for part in figures for number in numbers(part)]
-
-
-def words(figures):
-    """A JSON tree without its numbers: its keys, its text, what was not measured."""
-    if isinstance(figures, dict):
-        return {key: words(part) for key, part in figures.items()}
-    if isinstance(figures, list):
-        return [words(part) for part in figures]
-    return type(figures) if isinstance(figures, int | float) else figures
 
 
 def test_a_contact_sheet_has_a_row_a_shot_and_a_block_a_teller():

@@ -125,7 +125,8 @@ def test_a_full_disk_is_one_line_and_what_is_finished_stays(tmp_path, monkeypatc
     message = str(complaint.value)
     assert message.startswith(f"{film.path}: cannot be written (File too large): make room there")
     if kept:
-        assert message.endswith("film.mp4 holds what is finished") and len(read_film(film.path)) >= kept
+        assert message.endswith("film.mp4 holds what is finished") and film.frames_written >= kept
+        assert len(read_film(film.path)) == film.frames_written
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"] * (kept > 0)
 
 
@@ -145,6 +146,23 @@ def test_an_ffmpeg_without_x264(tmp_path, monkeypatch):
         check_film_path(tmp_path / "film.mp4")
     monkeypatch.setitem(film_module._ENCODERS, "libx264rgb", {})  # another one will do
     assert check_film_path(tmp_path / "film.mp4")
+
+
+def test_a_frame_written_as_ctrl_c_came_counts(tmp_path):
+    class Late:
+        def __init__(self, container):
+            self.container = container
+
+        def mux(self, packets):
+            self.container.mux(packets)
+            film._container = self.container
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), FilmWriter(tmp_path / "film.mp4") as film:
+        film.write(flat(COLOURS[0], frames=3))
+        film._container = Late(film._container)
+        film.write(flat(COLOURS[1]))
+    assert film.frames_written == len(read_film(film.path)) == 4
 
 
 def test_ctrl_c_while_a_film_is_opened_leaves_nothing(tmp_path, monkeypatch):

@@ -182,7 +182,7 @@ def test_weights_that_do_not_fit_are_named(copy):
     save_file(state, copy / WEIGHTS)
     message = complaint(load_transformer, copy)
     assert message.startswith(f"{copy / WEIGHTS}: missing: proj_out.bias; extra: proj_in.bias; misshapen: patch_emb")
-    assert message.endswith("is [7], not [128]: fetch the model folder again")
+    assert message.endswith("is [7], not [64]: fetch the model folder again")
 
 
 class Trap:

@@ -24,6 +24,7 @@ from shotstream_lite.distributed import (
     load_module,
     load_optimizer,
     part_at_exit,
+    shard_model,
 )
 from shotstream_lite.errors import CheckpointError, reason
 from shotstream_lite.files import whole_file, write_text
@@ -172,7 +173,7 @@ class Run:
         for module in [model] if only is None else only:
             module.requires_grad_(True)
         if self.processes > 1 and (self.device.type != "cpu" if shard is None else shard):
-            shard(model, self.device, self.processes)
+            shard_model(model, self.device, self.processes)
         return self._compiled(model)
 
     def frozen(self, model: nn.Module) -> nn.Module:

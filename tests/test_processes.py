@@ -1,4 +1,4 @@
-"""Several processes take the step one would have taken; a run killed anywhere ends as if it had not been."""
+"""Several processes take the step one would have taken and measure what one does; a killed run goes on."""
 
 import json
 import os
@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run
 
 from shotstream_lite.errors import CheckpointError
+from shotstream_lite.evaluation.report import run
+from shotstream_lite.evaluation.run import Evaluation, model_specs
+from shotstream_lite.toybox.probe import Probe, save_probe
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws
@@ -39,14 +42,24 @@ def train_everything(folder: Path, shard: bool) -> None:
     train_inter_shot(InterShotConfig(folder, steps=7, lora_rank=4, shard=shard, **USUAL | {"betas": (0.0, 0.9)}), films)
 
 
+def evaluate(folder: Path, model: Path, name: str) -> None:
+    """Three stories of two shots, by whoever is there: the first process writes what all have measured."""
+    specs = model_specs(["student@height=64,width=96,shot_frames=5"], model)  # in the size the probe reads
+    if measured := run(Evaluation(specs, stories=3, shots=2, probe=folder / "probe.safetensors")):
+        (folder / f"{name}.json").write_text(json.dumps(measured[0]))
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
-    """The same training by two processes, in both modes, and by one."""
+def runs(tmp_path_factory, model_folder) -> Path:
+    """The same training and the same evaluation by two processes, training in both modes, and by one."""
     folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    save_probe(Probe(), folder / "probe.safetensors")
     for name in (*MODES, "one", "before"):
         tiny_run(folder / name)
-    processes = _launch(folder)
+    processes = _launch(folder, model_folder)
     train_everything(folder / "one", shard=False)
+    evaluate(folder, model_folder, "alone")
     for process in processes:
         output, _ = process.communicate()
         assert process.returncode == 0, output
@@ -80,7 +93,44 @@ def test_a_text_encoder_learns_along_on_two_processes(runs, mode):
     assert moved > 0 and max((one[k] - two[k]).abs().max() for k in one) < 0.02 * moved
 
 
-def _launch(folder: Path) -> list[subprocess.Popen]:
+def test_two_processes_measure_what_one_does(runs):
+    alone, together = (json.loads((runs / f"{name}.json").read_text()) for name in ("alone", "together"))
+    assert words(together) == words(alone)
+    assert numbers(together) == pytest.approx(numbers(alone), rel=1e-6, abs=1e-9)
+
+
+def numbers(figures) -> list[float]:
+    """All numbers of a JSON tree, in their order."""
+    if isinstance(figures, dict):
+        figures = figures.values()
+    elif not isinstance(figures, list):
+        return [figures] if isinstance(figures, int | float) else []
+    return [number for part in figures for number in numbers(part)]
+
+
+def words(figures):
+    """A JSON tree without its numbers: its keys, its text, what was not measured."""
+    if isinstance(figures, dict):
+        return {key: words(part) for key, part in figures.items()}
+    if isinstance(figures, list):
+        return [words(part) for part in figures]
+    return type(figures) if isinstance(figures, int | float) else figures
+
+
+def test_processes_part_before_they_end(tmp_path):
+    """What is registered first is called last, when the group has to be gone."""
+    script = tmp_path / "part.py"
+    script.write_text(
+        "import atexit, torch.distributed as d; from shotstream_lite.distributed import part_at_exit; "
+        "atexit.register(lambda: print('still there:', d.is_initialized())); part_at_exit(); "
+        f"d.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1); "
+        "print('there:', d.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["there: True", "still there: False"], done.stderr
+
+
+def _launch(*folders: Path) -> list[subprocess.Popen]:
     """What `accelerate launch` does for two processes on a CPU: the environment of `torch.distributed`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -89,7 +139,7 @@ def _launch(folder: Path) -> list[subprocess.Popen]:
     usual["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
     return [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
+            [sys.executable, __file__, *map(str, folders)],
             env=os.environ | usual | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -190,6 +240,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    folder, model = map(Path, sys.argv[1:])
+    evaluate(folder, model, "together")
     for mode, shard in MODES.items():
-        train_everything(Path(sys.argv[1]) / mode, shard)
+        train_everything(folder / mode, shard)
