@@ -1,0 +1,1 @@
+"""ShotStream as a plugin of Daydream Scope."""
