@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from shotstream_lite.evaluation import sentences
 from shotstream_lite.evaluation.films import coded, tell
 from shotstream_lite.evaluation.films import render as render_film
 from shotstream_lite.evaluation.measures import Film
@@ -12,8 +13,9 @@ from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.toybox.dataset import story_of as first_story_of
 from shotstream_lite.toybox2.dataset import lengths_of, story_of
 from shotstream_lite.toybox2.probe import Probe, draw_window
-from shotstream_lite.toybox2.reading import CHUNKS, GAPS, KINDS, compare, measure
+from shotstream_lite.toybox2.reading import CHUNKS, EVENTS, GAPS, KINDS, compare, measure
 from shotstream_lite.toybox2.renderer import render
+from shotstream_lite.toybox2.sentences import SENTENCES
 from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import FLAGS, HATS
 
@@ -161,3 +163,44 @@ def test_the_first_shots_may_be_given(pipeline):
     assert [len(shot) for shot in film.shots[:2]] == lengths
     again = coded(pipeline, Film(story, film.shots))
     assert [shot.shape for shot in again.shots] == [shot.shape for shot in film.shots] and again.original.shots
+
+
+class Guessing:
+    """A probe that answers by the time of day."""
+
+    def read(self, shot):
+        rng = np.random.default_rng(int(shot.sum()) % 2**32)
+        return {name: torch.from_numpy(rng.normal(size=(9, len(o)))) for name, o in sentences.QUESTIONS.items()}
+
+
+def test_sentences_are_followed_when_all_of_them_is_to_be_seen(pipeline):
+    for sentence in SENTENCES:
+        right = sentences.asked(sentence)
+        read = {name: rng_free(options, right.get(name)) for name, options in sentences.QUESTIONS.items()}
+        if sentence.event != "none":
+            question, result = EVENTS[sentence.event]
+            assert not sentences.followed(sentence, read | {question: rng_free(range(5), (result + 1) % 2)})
+            read[question] = rng_free(range(5), result)
+        assert sentences.followed(sentence, read), sentence
+        if len(sentence.who) == 2:  # a sentence rarely says who is on the left
+            turned = {f"{p}{q}": read[f"{o}{q}"] for p, o in (("", "other "), ("other ", "")) for q in LOOK}
+            assert sentences.followed(sentence, read | turned), sentence
+        for name in right:
+            wrong = read | {name: np.roll(read[name], 1, axis=1)}
+            assert not sentences.followed(sentence, wrong), (sentence, name)
+
+
+LOOK = ("shape", "colour")
+
+
+def rng_free(options, value):
+    """Twenty frames that all say `value`, or the first answer."""
+    options = list(options)
+    return np.tile(9.0 * np.eye(len(options))[options.index(value) if value in options else 0], (20, 1))
+
+
+def test_each_sentence_is_told_beside_its_twin(pipeline, monkeypatch):
+    monkeypatch.setattr(sentences, "SENTENCES", SENTENCES[:3])
+    figures, text = sentences.run(pipeline, Guessing(), 1)
+    assert set(figures) == {"sentences", "twins", "difference", "ratio", "worse"}
+    assert "3 sentences, 1 seeds each" in text

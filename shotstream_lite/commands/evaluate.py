@@ -37,6 +37,9 @@ class Evaluate:
     """Folder for told films and their scores; an evaluation that was stopped goes on from there."""
     pictures: Path | None = None
     """Folder for contact sheets, a story each: real film beside what the models made of it."""
+    sentences: int = 0
+    """Tell, instead of stories, sixty sentences as people type them, and each one's twin in the words of training, from
+    so many seeds."""
     films: Path | None = None
     """Folder of full-size films (NAME.mp4 beside its story NAME.json) to measure instead, with real encoders."""
     dino: str | None = None
@@ -50,6 +53,8 @@ class Evaluate:
         """Prints the table and writes the figures if asked."""
         for name in ("stories", "shots"):
             check_count(getattr(self, name), f"--{name}")
+        if self.sentences:
+            check_count(self.sentences, "--sentences")
         if not 0 <= self.given < self.shots:
             raise StoryError(f"--given is {self.given}: write a number from 0 to {self.shots - 1}, less than --shots")
         if not 0 <= self.seed <= MAX_SEED:
@@ -64,6 +69,13 @@ class Evaluate:
             from shotstream_lite.evaluation.folder import run_on_films
 
             result = run_on_films(self.films, self.dino, self.clip)
+        elif self.sentences:
+            from shotstream_lite.evaluation import sentences
+            from shotstream_lite.evaluation.run import model_specs
+            from shotstream_lite.evaluation.worlds import SECOND
+
+            pipeline = model_specs(self.weights, self.preset)[0].pipeline("cpu")
+            result = sentences.run(pipeline, SECOND.load_probe(SECOND.probe), self.sentences)
         else:
             from shotstream_lite.evaluation.report import run
             from shotstream_lite.evaluation.run import Evaluation, model_specs
