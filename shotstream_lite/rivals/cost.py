@@ -7,10 +7,10 @@ from unittest.mock import patch
 import torch
 
 from shotstream_lite import transformer as model
-from shotstream_lite.cache import CaptionKeys
 from shotstream_lite.rivals.film import begin_film
 from shotstream_lite.rivals.joint import Contexts, Joint
 from shotstream_lite.rivals.streams import Rival
+from shotstream_lite.rollout import begin_shot, rollout
 
 
 @contextmanager
@@ -36,18 +36,31 @@ def counting(transformer: model.ShotStreamTransformer, frame_tokens: int) -> Ite
 
 def stream_pairs(rival: Rival, shots: int, frames: int = 9, steps: int = 4) -> list[float]:
     """Frame pairs of each shot of a film by a streaming rival, clean passes and what is done at cuts included."""
-    sizes = {"num_attention_heads": 1, "attention_head_dim": 12, "in_channels": 1, "out_channels": 1, "text_dim": 2}
-    tiny = model.ShotStreamTransformer(**sizes, freq_dim=2, ffn_dim=2, num_layers=1)
-    film, counts = begin_film(tiny, rival, (1, 1, 2, 2)), []  # a token a frame
-    captions: CaptionKeys = tiny.caption_keys(torch.zeros(1, 1, 1, 2))
+    tiny, counts = _tiny(), []
+    film, captions = begin_film(tiny, rival, (1, 1, 2, 2)), tiny.caption_keys(torch.zeros(1, 1, 1, 2))
     for _ in range(shots):
         with torch.no_grad(), counting(tiny, 1) as pairs:
             rival.begin(tiny, film, frames, captions)
             chunks = [rival.chunk] * (frames // rival.chunk)
-            for _ in rival.shot(tiny, film, torch.zeros, torch.linspace(1, 0.4, steps), chunks):
-                pass
+            list(rival.shot(tiny, film, torch.zeros, torch.linspace(1, 0.4, steps), chunks))
         counts.append(round(pairs[0]))
     return counts
+
+
+def own_pairs(budget: int = 6, frames: int = 9, steps: int = 4, chunk: int = 3) -> float:
+    """The same of ShotStream, whatever shots there are; with the last clean pass, which it never makes."""
+    tiny = _tiny()
+    with torch.no_grad(), counting(tiny, 1) as pairs:
+        told = torch.zeros(1, 1, budget, 2, 2), [0] * budget, 1, torch.zeros(1, 2, 1, 2), frames
+        cache = begin_shot(tiny, *told, budget=budget)
+        list(rollout(tiny, cache, torch.zeros, torch.linspace(1, 0.4, steps), [chunk] * (frames // chunk)))
+    return round(pairs[0]) + chunk * (budget + frames)
+
+
+def _tiny() -> model.ShotStreamTransformer:
+    """A token a frame."""
+    sizes = {"num_attention_heads": 1, "attention_head_dim": 12, "in_channels": 1, "out_channels": 1, "text_dim": 2}
+    return model.ShotStreamTransformer(**sizes, freq_dim=2, ffn_dim=2, num_layers=1)
 
 
 def joint_pairs(kind: type[Joint], shots: int, frames: int = 9, **answers) -> float:

@@ -1,6 +1,6 @@
 """One cache over a whole film. What a chunk sees of it, and where in time that stands, is its rival's to say."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,7 @@ class FilmCache(ShotCache):
     rival: asked for what a chunk remembers, see `streams.Rival`
     latents: the clean chunks so far, [B, C, f, H, W] each
     flight: chunks begun and not yet finished, for rivals that work on several at once
+    clip: where its decoder stands, if its shots are one clip
     """
 
     rival: Any = None
@@ -32,6 +33,12 @@ class FilmCache(ShotCache):
     ahead: int = 0  # frames after the shot for which there is room
     latents: list[Tensor] = field(default_factory=list)
     flight: list[tuple[Tensor, int]] = field(default_factory=list)
+    clip: Any = None
+
+    def copy(self) -> "FilmCache":
+        """A film that goes on by itself from here."""
+        copies = {name: [x.clone() for x in getattr(self, name)] for name in ("keys", "values")}
+        return replace(self, **copies, latents=list(self.latents), flight=list(self.flight))
 
     def begin(self, frames: int, captions: CaptionKeys, ahead: int = 0) -> None:
         """The next shot, of so many frames, which read the one caption there is; what was made so far is its past."""

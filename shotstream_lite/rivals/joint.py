@@ -156,6 +156,16 @@ class Consistent(Joint):
         return lambda query, keys, values: (*biased(query, keys, NEVER * (1 - frame), hidden), values)
 
 
+KINDS: dict[str, tuple[type[Joint], dict]] = {
+    "full": (Joint, {}),
+    "lct": (LongContext, {}),
+    "lct-causal": (LongContext, {"causal": True}),
+    "holocine": (HoloCine, {}),
+    "moc": (Contexts, {}),
+}
+"""The joint rivals by name, with the answers that differ from their class's."""
+
+
 def pyramid(steps: int, lags: list[int]) -> Tensor:
     """Who is at which level in which pass: Diffusion Forcing's scheduling matrix (Chen et al. 2024).
 

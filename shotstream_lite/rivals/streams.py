@@ -323,7 +323,7 @@ def _pooled(x: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     return pooled.unflatten(0, (*x.shape[:2], -1, x.shape[3])).movedim(3, -1).flatten(2, 4)
 
 
-SHIPPED = {
+STREAMS = {
     "self-forcing": SelfForcing(),
     "causvid": CausVid(),
     "longlive": LongLive(),

@@ -82,13 +82,13 @@ class NextShotBatch:
     def to(self, device: torch.device) -> "NextShotBatch":
         """The same with its tensors elsewhere."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return NextShotBatch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
 
     def split(self, parts: int) -> "list[NextShotBatch]":
         """The same samples in so many equal groups."""
         columns = [getattr(self, f.name) for f in fields(self)]
         size = len(self.captions) // parts
-        return [NextShotBatch(*(c[k * size : (k + 1) * size] for c in columns)) for k in range(parts)]
+        return [type(self)(*(c[k * size : (k + 1) * size] for c in columns)) for k in range(parts)]
 
 
 Source = torch.Generator | Sequence[torch.Generator]
@@ -121,7 +121,7 @@ def next_shot_batch(
     latents = 1 if stills else latents or shortest(films)
     samples, origins = [], []
     for source in each_of(generator, size):
-        row, shot, words = _draw_shot(films, source, latents)
+        row, shot, words = draw_shot(films, source, latents)
         dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
         picked = [] if dropped else select(films.lengths(row)[:shot], budget, policy)
         kept = [films.still(row, s, f) for s, f in picked]
@@ -188,7 +188,7 @@ def still_batch(films: Films, size: int, generator: Source) -> tuple[Tensor, lis
     """
     stills, captions, origins = [], [], []
     for source in each_of(generator, size):
-        row, shot, words = _draw_shot(films, source, 1)
+        row, shot, words = draw_shot(films, source, 1)
         still, frame = _a_still(films, row, shot, source)
         stills.append(still)
         origins.append([(row, shot, frame)])
@@ -212,7 +212,7 @@ def usual(films: Films) -> int:
     return latent_frames(median_low(n for row in range(min(100, len(films))) for n in films.lengths(row)))
 
 
-def _draw_shot(films: Films, generator: torch.Generator, latents: int) -> tuple[int, int, np.random.Generator]:
+def draw_shot(films: Films, generator: torch.Generator, latents: int) -> tuple[int, int, np.random.Generator]:
     """A story, one of its shots that are long enough, and a source of words for captions."""
     enough = pixel_frames(latents)
     for _ in range(1000):

@@ -148,8 +148,8 @@ def parse(arguments: list[str]):
     first.add_argument("--preset", choices=sorted(RECIPES), default="toybox")
     chosen, rest = first.parse_known_args(arguments)
     defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
-    defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "tables": TablesConfig(tyro.MISSING)}
-    defaults |= {"ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
+    defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
+    defaults |= {"tables": TablesConfig(tyro.MISSING, preset=chosen.preset)}
     choices = [Annotated[type(config), _subcommand(name, config)] for name, config in defaults.items()]
     return tyro.cli(Union[tuple(choices)], prog="shotstream train", description=ABOUT, args=rest)  # noqa: UP007
 

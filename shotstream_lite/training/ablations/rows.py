@@ -1,4 +1,4 @@
-"""The rows of the paper's Tables 3 and 4, and of what it left out: settings of stages, as data.
+"""The rows of the paper's Tables 3 and 4, of what it left out, and of its rivals: settings of stages, as data.
 
 Every row changes one thing of "ours". Changes name a stage, or "*" for all that have the setting, so that teacher and
 student fit.
@@ -24,6 +24,7 @@ class Row:
         start: what the teacher begins as, the run's base model or its finished teacher.
         settings: of the stream, when it is measured only (see `models.settings`).
         shots: of the stories it is measured on; None for the usual number.
+        rival: what it is measured as, see `ablations.rivals`; "" for the method itself.
     """
 
     table: str
@@ -33,6 +34,7 @@ class Row:
     start: Literal["base", "teacher"] = "teacher"
     settings: Mapping[str, Any] = field(default_factory=dict)
     shots: int | None = None
+    rival: str = ""
 
 
 def _students(**changes: Any) -> dict[str, dict[str, Any]]:
@@ -69,4 +71,37 @@ DRIFT = (
     Row("drift", "stage 1", FIRST_STAGE, shots=20),
     Row("drift", "stage 2", BOTH_STAGES, shots=20),
 )
-ROWS = (*TABLE_3, *TABLE_4, *BEYOND, *DRIFT)
+RIVAL_STAGES = ("teacher", "rival-init", "rival-distil")
+LEARNT_SHOTS = 4  # of a film, where rivals are given films
+
+
+def _rival(name: str, shots: int, measured: tuple[str, ...] = (), **distil: Any) -> tuple[Row, ...]:
+    """A streaming rival, measured as itself or as others: the rules that need no training of their own."""
+    init = {"rival": name, "shots": shots if not distil else 1}
+    changes = {"rival-init": init, "rival-distil": {"rival": name, "shots": shots} | distil}
+    given = ", our films" if shots > 1 and not distil else ", as published"
+    return tuple(Row("rivals", n + given, RIVAL_STAGES, changes, rival=n) for n in measured or (name,))
+
+
+RIVALS = (
+    Row("rivals", "shotstream", BOTH_STAGES),
+    Row("rivals", "keyframes", BOTH_STAGES, rival="keyframes"),
+    *_rival("self-forcing", 1, ("self-forcing", "infinity-rope")),
+    *_rival("causvid", 1),
+    *_rival("rolling-forcing", 1),
+    *_rival("longlive", LEARNT_SHOTS, ("longlive", "longlive without recache"), history="own", remembers=False),
+    *_rival("self-forcing", LEARNT_SHOTS, ("self-forcing", "infinity-rope")),
+    *_rival("causvid", LEARNT_SHOTS),
+    *_rival("rolling-forcing", LEARNT_SHOTS),
+    *_rival("longlive", LEARNT_SHOTS, ("longlive", "longlive without recache")),
+    *_rival("causalcine", LEARNT_SHOTS),
+    *(
+        Row("rivals", name, ("rival-flow",), {"rival-flow": {"rival": name, "shots": LEARNT_SHOTS}}, rival=name)
+        for name in ("full", "lct", "lct-causal", "holocine", "moc")
+    ),
+)
+MARKS = tuple(
+    Row("marks", name, ("rival-flow",), {"rival-flow": {"mark": name}}, rival="full")
+    for name in ("none", "phase", "offset-0.5", "offset-4", "offset-8", "jump-45", "negative", "diagonal", "embedding")
+)
+ROWS = (*TABLE_3, *TABLE_4, *BEYOND, *DRIFT, *RIVALS, *MARKS)

@@ -9,19 +9,34 @@ budget. What is finished is kept; a stopped command goes on where it was.
 
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tyro
 
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.errors import CheckpointError
+from shotstream_lite.evaluation.films import Film, tell
 from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.toybox.world import ToyStory
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
+from shotstream_lite.training.ablations.rivals import (
+    RivalDistilConfig,
+    RivalFlowConfig,
+    RivalInitConfig,
+    as_storyteller,
+    frame_pairs,
+    train_rival_distil,
+    train_rival_flow,
+    train_rival_init,
+)
 from shotstream_lite.training.ablations.rows import ROWS, Row
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import NextShotConfig, RunConfig, StudentConfig, check_settings
@@ -39,7 +54,12 @@ CHAIN = {
     "causal-init": (CausalInitConfig, train_causal_init),
     "intra-shot": (IntraShotConfig, train_intra_shot),
     "inter-shot": (InterShotConfig, train_inter_shot),
+    "rival-init": (RivalInitConfig, train_rival_init),
+    "rival-distil": (RivalDistilConfig, train_rival_distil),
+    "rival-flow": (RivalFlowConfig, train_rival_flow),
 }
+AS = {"rival-init": "causal-init", "rival-distil": "intra-shot"}
+"""Whose recipe a rival's stage follows."""
 PLACES = {f.name for f in fields(RunConfig)} | {"resume", "save_every", "sample_every", "tensorboard"}
 
 
@@ -49,7 +69,7 @@ class TablesConfig:
 
     out: Path  # run folder with codec, films (encoded with --budgets 2 6 12), text encoder, base, teacher and probe
     only: tuple[str, ...] = ()  # tables or rows, such as 3, or "channel concat"; by default all
-    teacher_steps: int = 800  # budget of every row
+    teacher_steps: int = 800  # budget of every row, and of joint rivals
     init_steps: int = 300
     distil_steps: int = 480  # of each self-forcing stage, critic and generator together
     batch: int = 8
@@ -59,6 +79,7 @@ class TablesConfig:
     sampling_steps: int = 20  # of teachers when they are measured; not 50, to save time
     stories: int = 30  # held-out stories a row is measured on
     shots: int = 5  # of each
+    preset: tyro.conf.Suppress[str] = "toybox"
 
 
 def make_tables(config: TablesConfig) -> None:
@@ -88,11 +109,14 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
         return about | json.loads(path.read_text(encoding="utf-8"))
     for stage, stage_config in zip(row.stages, chain, strict=True):
         _train_once(stage, stage_config)
-    pipeline = storyteller(row, chain)
-    if isinstance(pipeline, TeacherPipeline):
-        pipeline.sampling_steps = config.sampling_steps
-    measured = measure(pipeline, config.stories, told_as["shots"], config.out)
+    pipeline, tells = storyteller(row, chain, config.sampling_steps)
+    clock = Clock(tells)
+    measured = measure(pipeline, config.stories, told_as["shots"], config.out, clock)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
+    if row.table == "rivals":
+        result["seconds a shot"] = clock.seconds / max(1, clock.stories) / told_as["shots"]
+        result["frame pairs a shot"] = frame_pairs(row.rival, told_as["shots"], config.sampling_steps)
+        result["latency"] = getattr(getattr(pipeline, "rival", None), "latency", 0)
     if processes().is_main_process:
         write_text(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     return about | result
@@ -111,15 +135,19 @@ def _train_once(stage: str, config: NextShotConfig) -> None:
 def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     """The configurations of a row's stages; each works in a folder named by all that makes it what it is."""
     steps = {"teacher": config.teacher_steps, "causal-init": config.init_steps}
+    steps |= {"rival-flow": config.teacher_steps, "rival-init": config.init_steps}
     folders, chain = [config.out], []
     for stage in row.stages:
         kind = CHAIN[stage][0]
         known = {f.name for f in fields(kind)}
         changes = {k: v for k, v in row.changes.get("*", {}).items() if k in known} | dict(row.changes.get(stage, {}))
-        usual = {} if stage == "teacher" else dict(RECIPES["toybox"][stage])  # the preset's teacher is a beginner
+        usual = dict(RECIPES[config.preset].get(AS.get(stage, stage), {}))
+        usual = {} if stage == "teacher" else usual  # the preset's teacher is a beginner
         usual |= {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
         usual |= {"precision": config.precision, "compile": config.compile}
         usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
+        if stage == "rival-flow" and "mark" not in changes:  # films have twice a next shot's frames
+            usual["batch"] = max(1, config.batch // 2)
         planned = kind(config.out, **usual | changes)
         described = {k: v for k, v in asdict(planned).items() if k not in PLACES - {"seed"}}
         if stage == "teacher" and row.start == "teacher":
@@ -131,21 +159,39 @@ def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     return chain
 
 
-def storyteller(row: Row, chain: list[NextShotConfig]) -> ShotStreamPipeline:
-    """The pipeline of a trained row."""
+class Clock:
+    """Tells stories, shot by shot if not as `tells` does, and keeps the time."""
+
+    def __init__(self, tells: Callable | None = None) -> None:
+        self.tells, self.seconds, self.stories = tells, 0.0, 0
+
+    def __call__(self, pipeline: ShotStreamPipeline, plot: ToyStory, seed: int) -> Film:
+        """As `evaluation.films.tell`."""
+        began = time.perf_counter()
+        film = (self.tells or tell)(pipeline, plot, seed)
+        self.seconds, self.stories = self.seconds + time.perf_counter() - began, self.stories + 1
+        return film
+
+
+def storyteller(row: Row, chain: list[NextShotConfig], steps: int) -> tuple[ShotStreamPipeline, Callable | None]:
+    """The pipeline of a trained row, and how it tells a story if not shot by shot; steps: of what samples in many."""
     last, device = chain[-1], processes().device
     (text_encoder, tokenizer), codec = text_of(last), codec_of(last)
     settings = stream_settings(last, films_of(last), codec.spatial_factor).changed(dict(row.settings))
     codec.vae.to(device)
     text = CaptionEncoder(text_encoder.to(device), tokenizer, last.text_tokens, truncate=True)
     transformer = earlier(last, row.stages[-1]).to(device)
+    if row.rival:
+        return as_storyteller(row.rival, last, (transformer, codec, text, settings), steps)
     kind = ShotStreamPipeline
     if isinstance(last, StudentConfig):
         transformer = LearntCut.of(last, transformer)
     else:
         kind = TargetCaptioned if last.captions == "target" else TeacherPipeline
         transformer = ChannelConcat.of(transformer, last.budget) if last.injection == "channel" else transformer
-    return kind(transformer, codec, text, settings)
+    pipeline = kind(transformer, codec, text, settings)
+    pipeline.sampling_steps = steps  # of teachers
+    return pipeline, None
 
 
 class TargetCaptioned(TeacherPipeline):
@@ -156,14 +202,16 @@ class TargetCaptioned(TeacherPipeline):
         return super().latents([captions[-1]] * len(captions), *others, **options)
 
 
-def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -> dict[str, Any]:
+def measure(
+    pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path, tells: Callable = tell
+) -> dict[str, Any]:
     """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
 
     With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
     all get everything.
     """
     from shotstream_lite.distributed import Share
-    from shotstream_lite.evaluation.films import held_out_stories, rendered, tell
+    from shotstream_lite.evaluation.films import held_out_stories, rendered
     from shotstream_lite.evaluation.report import DIMENSIONS, figures, with_sums
     from shotstream_lite.evaluation.run import REAL
     from shotstream_lite.evaluation.statistics import as_json
@@ -173,7 +221,7 @@ def measure(pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path) -
     probe = load_probe(own if own.exists() else PROBE_FILE)
     share, plots, columns = Share(), held_out_stories(stories, shots), {}
     mine = share.mine(stories)
-    films = {REAL: rendered([plots[n] for n in mine]), "row": (tell(pipeline, plots[n], n) for n in mine)}
+    films = {REAL: rendered([plots[n] for n in mine]), "row": (tells(pipeline, plots[n], n) for n in mine)}
     for name, some in films.items():
         parts = share.gather([scores_of(film, probe, pipeline.settings.fps) for film in some])
         columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
