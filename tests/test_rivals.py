@@ -7,10 +7,11 @@ import pytest
 import torch
 from conftest import Draws, build_transformer, close
 
+from shotstream_lite import transformer as model_file
 from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import add_noise, euler_sigmas, few_step, to_clean
 from shotstream_lite.rivals import streams
-from shotstream_lite.rivals.cost import counting, joint_pairs, own_pairs, stream_pairs
+from shotstream_lite.rivals.cost import joint_pairs, own_pairs, stream_pairs
 from shotstream_lite.rivals.film import begin_film
 from shotstream_lite.rivals.joint import (
     Consistent,
@@ -379,8 +380,31 @@ def test_frame_pairs_are_those_of_the_specification(transformer):
     assert stream_pairs(streams.Rival(sink=3, window=6), 3)[2] == 405  # MotionStream, c3s1w1
     a_step = {Joint: 324, HoloCine: 117, Contexts: 162}
     assert {kind: joint_pairs(kind, 4, routed=9, earlier=False) for kind in a_step} == a_step
-    model, latents, texts = build_transformer(), torch.zeros(1, 3, 36, 2, 2), torch.zeros(1, 4, 1, 10)
-    with torch.no_grad(), counting(model, 1) as pairs:
-        HoloCine.of(model).joint(latents, 1000.0, texts, torch.arange(36) // 9)
-    assert pairs[0] / 4 == 117
-    assert own_pairs() == 576
+
+
+@torch.no_grad()
+def test_what_is_counted_is_what_attention_computes(transformer, monkeypatch):
+    """Every self-attention of every block is heard: queries times keys, in frames of six tokens."""
+    heard, attend, ours = [0], model_file.attend, {id(block.attn1) for block in transformer.blocks}
+
+    def hear(attn, query, keys, values, spans=None):
+        for a, b, seen in (spans or ((0, query.shape[2], slice(None)),)) if id(attn) in ours else ():
+            heard[0] += (b - a) * torch.arange(keys.shape[2])[seen].numel() / 36 / 2
+        return attend(attn, query, keys, values, spans)
+
+    monkeypatch.setattr(model_file, "attend", hear)
+
+    def pairs():
+        heard[0], before = 0, heard[0]
+        return round(before)
+
+    for rival in (streams.LongLive(), streams.CausalCine(), streams.RollingForcing(), streams.HiAR()):
+        pairs()
+        _, film = tell(transformer, rival, (6, 6))
+        assert pairs() == film.pairs[0] == sum(stream_pairs(rival, 2, frames=6))
+    latents, texts, ids = shot_batch(transformer)
+    HoloCine.of(transformer).joint(latents, 700.0, texts, ids)
+    assert pairs() == 3 * joint_pairs(HoloCine, 3, frames=3)
+    cache = begin_shot(transformer, latents[:, :, :6], [0] * 6, 1, texts[:, :2], 9)
+    list(rollout(transformer, cache, Draws(0, 1), SIGMAS, [3, 3, 3]))
+    assert pairs() + 3 * 15 == own_pairs() == 576  # the last chunk's clean pass is never asked for

@@ -17,13 +17,13 @@ from shotstream_lite.transformer import ShotStreamTransformer
 class FilmCache(ShotCache):
     """A `ShotCache` whose global part is every frame of the film so far, `context_frames`; `begin` starts a shot.
 
-    Keys are kept as they are before rotation, so that they can stand anywhere. `rollout` and
-    `ShotStreamTransformer.chunk` use it as they use any cache.
+    Keys are kept as they are before rotation, so that they can stand anywhere; `rollout` uses it as any cache.
 
     rival: asked for what a chunk remembers, see `streams.Rival`
     latents: the clean chunks so far, [B, C, f, H, W] each
     flight: chunks begun and not yet finished, for rivals that work on several at once
     clip: where its decoder stands, if its shots are one clip
+    pairs: frame pairs of all passes so far, see `cost`
     """
 
     rival: Any = None
@@ -34,6 +34,7 @@ class FilmCache(ShotCache):
     latents: list[Tensor] = field(default_factory=list)
     flight: list[tuple[Tensor, int]] = field(default_factory=list)
     clip: Any = None
+    pairs: list[int] = field(default_factory=lambda: [0])
 
     def copy(self) -> "FilmCache":
         """A film that goes on by itself from here."""
@@ -51,13 +52,12 @@ class FilmCache(ShotCache):
         for memory in (self.keys, self.values) if room > 0 else ():
             memory[:] = [torch.cat((m, m.new_empty(*m.shape[:2], room, m.shape[3])), dim=2) for m in memory]
 
-    def append_kv(
-        self, tokens: slice, layer: int, keys: Tensor, values: Tensor, query: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def append_kv(self, tokens, layer, keys, values, query=None) -> tuple[Tensor, Tensor]:
         """As in `ShotCache`, but that the rival chooses what stands before the new tokens."""
         back = self.table[:, tokens].conj()
         start, stop = tokens.start // self.frame_tokens, tokens.stop // self.frame_tokens
         past = self.rival.remembered(self, layer, start, stop, turned(query, back))
+        self.pairs[0] += (layer == 0) * (stop - start) * (past[0].shape[2] // self.frame_tokens + stop - start)
         if not torch.is_grad_enabled():
             self.keys[layer][:, :, tokens], self.values[layer][:, :, tokens] = turned(keys, back), values
         return tuple(torch.cat((known.type_as(new), new), 2) for known, new in zip(past, (keys, values), strict=True))
@@ -87,19 +87,9 @@ def begin_film(model: ShotStreamTransformer, rival: Any, shape: tuple[int, int, 
     """A film without a frame; shape: (batch, channels, height, width) of its latents."""
     heads, head_dim = model.config.num_attention_heads, model.config.attention_head_dim
     nothing = model.patch_embedding.weight.new_empty(shape[0], heads, 0, head_dim)
-    layers = range(len(model.blocks))
-    return FilmCache(
-        keys=[nothing for _ in layers],
-        values=[nothing for _ in layers],
-        captions=CaptionKeys((), ()),
-        table=nothing,
-        latent_shape=tuple(shape),
-        context_frames=0,
-        shot_frames=0,
-        rival=rival,
-        mark=rival.mark,
-        grid=model.token_grid(*shape[2:]),
-    )
+    layers, grid = len(model.blocks), model.token_grid(*shape[2:])
+    empty = [nothing] * layers, [nothing] * layers, CaptionKeys((), ()), nothing
+    return FilmCache(*empty, tuple(shape), 0, 0, rival=rival, mark=rival.mark, grid=grid)
 
 
 def turned(x: Tensor, table: Tensor) -> Tensor:

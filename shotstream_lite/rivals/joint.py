@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shotstream_lite.cache import CaptionKeys
 from shotstream_lite.flow import TIMESTEPS, add_noise
 from shotstream_lite.rivals.marks import MARKS, Mark
 from shotstream_lite.rivals.view import NEVER, Change, biased, seen_through
@@ -34,8 +33,7 @@ class Joint(ShotStreamTransformer):
         """The same weights seen so; answers: attributes that differ from the class's."""
         view = copy.copy(model)
         view.__class__ = cls
-        for name, value in answers.items():
-            setattr(view, name, value)
+        view.__dict__.update(answers)
         return view
 
     def mask(self, shots: Tensor) -> Tensor | None:
@@ -45,34 +43,23 @@ class Joint(ShotStreamTransformer):
     def change(self, shots: Tensor, tokens: int) -> Change | None:
         """What happens to queries and keys before they meet; tokens: of a frame."""
 
-    def joint(
-        self,
-        latents: Tensor,
-        timestep: Tensor | float,
-        captions: Tensor | CaptionKeys,
-        shot_ids: Tensor,
-        *,
-        mask: Tensor | None = None,
-        phase: float = 0.0,
-        **options,
-    ) -> Tensor:
+    def joint(self, latents, timestep, captions, shot_ids, *, mask=None, phase=0.0, **options) -> Tensor:
         """As in `ShotStreamTransformer`, but for mask and mark; `phase` is not used."""
         height, width = self.token_grid(*latents.shape[3:])
-        turn = None
+        change, turn, view = self.change(shot_ids, height * width), None, self
         if self.mark != Mark():
             turn = self.mark.turn(shot_ids, height * width, self.config.attention_head_dim).to(latents.device)
-        change = self.change(shot_ids, height * width)
-        mask = self.mask(shot_ids) if mask is None else mask
-        view = self if turn is None and change is None else seen_through(self, change, turn)
-        options |= {"mask": mask, "phase": 0.0}
+        if change or turn is not None:
+            view = seen_through(self, change, turn)
+        options |= {"mask": self.mask(shot_ids) if mask is None else mask, "phase": 0.0}
         return ShotStreamTransformer.joint(view, latents, timestep, captions, shot_ids, **options)
 
 
 class LongContext(Joint):
     """Long context tuning (Guo et al. 2025): full attention, shots apart on all three axes, each at its own level.
 
-    So one set of weights makes all shots together, or the next one from earlier ones that are clean or a little noisy.
-    `causal`: after its context-causal tuning, where earlier shots can be kept as keys and values.
+    So it makes all shots together, or the next one from earlier ones that are clean or a little noisy. `causal`: after
+    its context-causal tuning, where earlier shots can be kept as keys and values.
     """
 
     mark = MARKS["diagonal"]
@@ -139,7 +126,7 @@ class Consistent(Joint):
     kept = 0.5
     source: torch.Generator | None = None
 
-    def joint(self, latents: Tensor, timestep: Tensor | float, *others, **options) -> Tensor:
+    def joint(self, latents, timestep, *others, **options) -> Tensor:
         sigma = float(torch.as_tensor(timestep).max()) / TIMESTEPS
         rate = 0.0 if sigma > self.levels[0] else 0.7 if sigma > self.levels[1] else 0.9
         self.looks = bool(torch.rand((), generator=self.source) < rate)
@@ -180,16 +167,7 @@ def pyramid(steps: int, lags: list[int]) -> Tensor:
 
 @torch.no_grad()
 def sample_film(
-    model: ShotStreamTransformer,
-    noise: Tensor,
-    captions: Tensor,
-    sigmas: Tensor,
-    shot_ids: Tensor,
-    matrix: Tensor,
-    *,
-    uncond: Tensor | None = None,
-    guidance: float = 1.0,
-    history: float = 0.0,
+    model, noise: Tensor, captions: Tensor, sigmas, shot_ids, matrix: Tensor, *, uncond=None, guidance=1.0, history=0.0
 ) -> Iterator[Tensor]:
     """The latents after every pass; frames that have not begun are left out of it, for earlier ones must not see them.
 
@@ -205,7 +183,7 @@ def sample_film(
         live = int((then < matrix.max()).nonzero().max()) + 1
         now, then, ids = now[:live], then[:live], shot_ids[:live]
         known = add_noise(latents[:, :, :live], noise[:, :, :live], history)
-        seen = torch.where((now == 0).view(1, 1, -1, 1, 1), known, latents[:, :, :live])
+        seen = torch.where((now == 0).view(1, 1, -1, 1, 1).to(noise.device), known, latents[:, :, :live])
         timestep = (torch.where(now == 0, history, levels[now]) * TIMESTEPS).expand(len(noise), -1)
         flow = model.joint(seen, timestep, keys, ids, caption_ids=ids)
         if free is not None:
@@ -217,15 +195,7 @@ def sample_film(
 
 
 def replay(
-    model: ShotStreamTransformer,
-    clean: Tensor,
-    noisy: Tensor,
-    timestep: Tensor | float,
-    captions: Tensor | CaptionKeys,
-    chunk: int,
-    *,
-    caption_ids: Tensor,
-    detach: bool = False,
+    model, clean: Tensor, noisy: Tensor, timestep: float, captions, chunk: int, *, caption_ids: Tensor, detach=False
 ) -> Tensor:
     """All chunks of a film in one pass: [clean | noisy], a noisy chunk seeing clean ones before it and itself.
 
@@ -235,9 +205,8 @@ def replay(
 
     Shape: clean, noisy [B, C, F, H, W]; timestep of the noisy half; caption_ids [F]; returns the flow of the noisy half
     """
-    frames = clean.shape[2]
-    tokens = frames * model.token_grid(*clean.shape[3:])[0] * model.token_grid(*clean.shape[3:])[1]
-    order = torch.arange(frames) // chunk
+    frames, (height, width) = clean.shape[2], model.token_grid(*clean.shape[3:])
+    tokens, order = frames * height * width, torch.arange(frames) // chunk
     before, own = order[:, None] > order, order[:, None] == order
     mask = torch.cat((torch.cat((before | own, torch.zeros_like(own)), 1), torch.cat((before, own), 1)))
 
@@ -245,12 +214,6 @@ def replay(
         return query, *(torch.cat((x[:, :, :tokens].detach(), x[:, :, tokens:]), 2) for x in (keys, values))
 
     times = torch.as_tensor(timestep, dtype=torch.float32).expand(len(clean), frames)
-    flow = (seen_through(model, cut_off) if detach else model).joint(
-        torch.cat((clean, noisy), dim=2),
-        torch.cat((torch.zeros_like(times), times), dim=1),
-        captions,
-        caption_ids=caption_ids.repeat(2),
-        positions=torch.arange(frames).repeat(2),
-        mask=mask,
-    )
-    return flow[:, :, frames:]
+    both, times = torch.cat((clean, noisy), dim=2), torch.cat((torch.zeros_like(times), times), dim=1)
+    options = {"caption_ids": caption_ids.repeat(2), "positions": torch.arange(frames).repeat(2), "mask": mask}
+    return (seen_through(model, cut_off) if detach else model).joint(both, times, captions, **options)[:, :, frames:]

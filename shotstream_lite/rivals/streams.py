@@ -4,7 +4,7 @@ Each answers which frames a chunk remembers and where they stand (`keys`), in wh
 (`shot`), and what is done when the camera cuts (`cut`). Frame numbers count through the whole film.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +29,7 @@ class Rival:
 
     sink: int = 0
     window: int | None = None  # frames, those of the chunk itself included; None: the whole film
+    since: int = 0  # nothing before this frame
     slots: bool = False  # ids count what is remembered, and not the time that has passed
     mark: Mark = Mark()
     chunk: int = 3
@@ -36,7 +37,7 @@ class Rival:
 
     def keys(self, film: FilmCache, start: int, stop: int) -> Keys:
         """What frames start..stop-1 remember."""
-        first = 0 if self.window is None else max(0, stop - self.window)
+        first = self.since if self.window is None else max(self.since, stop - self.window)
         frames = sorted({*range(min(self.sink, start)), *range(first, start)})
         return frames, by_slot(frames, start) if self.slots else frames
 
@@ -54,14 +55,7 @@ class Rival:
         """What is done to the memory; the new caption is in place."""
 
     def shot(
-        self,
-        model: ShotStreamTransformer,
-        film: FilmCache,
-        noise: Noise,
-        sigmas: Tensor,
-        chunks: Iterable[int],
-        exit_step: int | None = None,
-        clean_sigma: Tensor | float = 0.0,
+        self, model, film: FilmCache, noise: Noise, sigmas: Tensor, chunks, exit_step=None, clean_sigma=0.0
     ) -> Iterator[Tensor]:
         """The clean chunks of the shot that was begun, as `rollout`, and after the last one its clean pass too."""
         start = 0
@@ -74,8 +68,7 @@ class Rival:
     def watch(self, model: ShotStreamTransformer, film: FilmCache, latents: Tensor) -> None:
         """A shot that was begun and is known already, [B, C, F, H, W]: only its clean passes are made."""
         for start in range(0, latents.shape[2], self.chunk):
-            part = latents[:, :, start : start + self.chunk]
-            self.made(film, part)
+            self.made(film, part := latents[:, :, start : start + self.chunk])
             clean_pass(model, film, torch.randn, part, start)
 
     def made(self, film: FilmCache, latents: Tensor) -> None:
@@ -99,8 +92,7 @@ class SelfForcing(Rival):
 class CausVid(Rival):
     """CausVid (Yin et al. 2024): clips one after another, each with the last few latents of the one before.
 
-    Trained without rollouts on noised data, each chunk at a level of its own (see `training.noised_data`), so that its
-    past is noisy there and clean here.
+    Trained without rollouts on noised data, a level for each chunk: there its past is noisy, here it is clean.
     """
 
     slots: bool = True
@@ -124,34 +116,19 @@ class LongLive(Rival):
     recache: bool = True
 
     def cut(self, model: ShotStreamTransformer, film: FilmCache) -> None:
-        if not self.recache:
-            return
-        latents, end = torch.cat(film.latents, dim=2), film.context_frames
+        end = film.context_frames
         first = 0 if self.window is None else max(0, end - self.sink - self.window)
-        recached = replace(film, rival=_Since(first))
-        for start in range(max(first, self.sink if first == 0 else 0), end, self.chunk):
-            part = latents[:, :, start : start + self.chunk]
-            clean_pass(model, recached, torch.randn, part, start - end)
-
-
-@dataclass(frozen=True)
-class _Since:
-    """Everything from one frame on."""
-
-    first: int
-
-    def remembered(self, film: FilmCache, layer: int, start: int, stop: int, query: Tensor) -> tuple[Tensor, Tensor]:
-        frames = list(range(self.first, start))
-        return film.read(layer, frames, frames)
+        recached, latents = replace(film, rival=Rival(since=first)), torch.cat(film.latents, dim=2)
+        for start in range(first or self.sink, end, self.chunk) if self.recache else ():
+            clean_pass(model, recached, torch.randn, latents[:, :, start : start + self.chunk], start - end)
 
 
 @dataclass(frozen=True)
 class InfinityRope(Rival):
     """Infinity-RoPE (Yesiltepe et al. 2025), a rule on Self Forcing's weights: six frames, ids that never leave 0..5.
 
-    The cache is the film's first frame and the latest ones; ids count its slots. A change of prompt flushes it: the
-    first frame and the last two latents stay. A hard cut moves the ids of the shot's first chunk to `jump`, for that
-    chunk alone.
+    The cache is the film's first frame and the latest ones; ids count its slots. A change of prompt flushes it down to
+    the first frame and the last two. A hard cut moves the ids of the shot's first chunk, and of no other, to `jump`.
     """
 
     sink: int = 1
@@ -174,12 +151,10 @@ class InfinityRope(Rival):
 class RollingForcing(Rival):
     """Rolling Forcing (Liu et al. 2025): as many chunks at once as there are steps, each a step cleaner than the next.
 
-    One pass denoises all of them, and they see each other. The oldest comes out clean and is written to the cache by a
-    pass of its own; the others are noised to their next level, and a new one enters. Before the window stand the
-    frames just finished and, turned to lie right before those, the film's first chunk.
-
-    At a cut the chunks in flight are the new shot's, and read its caption from then on: they were begun under the old
-    one, so only the chunk after them is all new. `frames`: what a pass sees in all, None for the whole film.
+    They see each other. The oldest comes out clean and is written to the cache by a pass of its own; the others are
+    noised to their next level, and a new one enters. Before the window stand the frames just finished and, turned to
+    lie right before those, the film's first chunk. At a cut the chunks in flight are the new shot's: they read its
+    caption from then on. `frames`: what a pass sees in all, None for the whole film.
     """
 
     sink: int = 3
@@ -188,15 +163,14 @@ class RollingForcing(Rival):
     latency: int = 3  # chunks in flight: the steps but one
 
     def keys(self, film: FilmCache, start: int, stop: int) -> Keys:
-        anchor = list(range(min(self.sink, start)))
-        room = start if self.frames is None else max(0, self.frames - (stop - start) - len(anchor))
-        working = list(range(max(len(anchor), start - room), start))
-        return anchor + working, by_slot(anchor + working, start)
+        anchor = min(self.sink, start)
+        room = start if self.frames is None else max(0, self.frames - (stop - start) - anchor)
+        frames = [*range(anchor), *range(max(anchor, start - room), start)]
+        return frames, by_slot(frames, start)
 
     def begin(self, model: ShotStreamTransformer, film: FilmCache, frames: int, captions: CaptionKeys) -> None:
         if frames % self.chunk:
-            fix = f"choose a multiple of {self.chunk}"
-            raise StoryError(f"frames: Rolling Forcing works on whole chunks, {frames} latents are none: {fix}")
+            raise StoryError(f"frames: {frames} latents are no whole chunks: choose a multiple of {self.chunk} latents")
         film.begin(frames, captions, ahead=self.latency * self.chunk if self.streams else 0)
 
     def shot(self, model, film, noise, sigmas, chunks, exit_step=None, clean_sigma=0.0):
@@ -222,10 +196,9 @@ class RollingForcing(Rival):
                 self.made(film, parts[0])
                 clean_pass(model, film, noise, parts[0], start, clean_sigma)
                 parts, flight[:] = parts[1:], flight[1:]
-            flight[:] = [
-                (add_noise(x, noise(size), sigmas[step + 1]), step + 1)
-                for x, (_, step) in zip(parts, flight, strict=True)
-            ]
+            steps_done = [step + 1 for _, step in flight]
+            noised = [add_noise(x, noise(size), sigmas[s]) for x, s in zip(parts, steps_done, strict=True)]
+            flight[:] = zip(noised, steps_done, strict=True)
         yield from (shown[c] for c in range(chunks) if exit_step is not None)
 
 
@@ -288,9 +261,7 @@ class EmaSink(Rival):
         super().made(film, latents)
         stop = sum(part.shape[2] for part in film.latents)
         leaving, tokens = stop - self.window - self.chunk, film.frame_tokens
-        if leaving < self.sink:
-            return
-        for memory in (*film.keys, *film.values):
+        for memory in (*film.keys, *film.values) if leaving >= self.sink else ():
             kept, gone = (memory[:, :, f * tokens : (f + self.sink) * tokens] for f in (0, leaving))
             kept.mul_(self.decay).add_(gone, alpha=1 - self.decay)
 
@@ -299,8 +270,8 @@ class EmaSink(Rival):
 class FramePack(Rival):
     """FramePack's geometry (Zhang & Agrawala 2025): the past in coarser and coarser patches.
 
-    `packs`: from the newest back, (frames, rows and columns pooled to one). Keys and values are averaged over
-    a patch once they are rotated; projections for each size of patch would be new weights and are left out.
+    `packs`: from the newest back, (frames, rows and columns that make one). Rotated keys and values are averaged; a
+    projection for each size of patch would be new weights, and is left out.
     """
 
     packs: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (16, 4))
@@ -316,11 +287,9 @@ class FramePack(Rival):
 
 def _pooled(x: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     """Means over patches of size x size tokens of each frame. Shape: [B, heads, frames * tokens, head_dim]."""
-    if size == 1 or not x.shape[2]:
-        return x
-    frames = x.unflatten(2, (-1, *grid)).movedim(-1, 3).flatten(0, 3)
-    pooled = F.avg_pool2d(frames[:, None], size, ceil_mode=True, count_include_pad=False)[:, 0]
-    return pooled.unflatten(0, (*x.shape[:2], -1, x.shape[3])).movedim(3, -1).flatten(2, 4)
+    frames = x.unflatten(2, (x.shape[2] // (grid[0] * grid[1]), *grid)).movedim(-1, 3)
+    pooled = F.avg_pool2d(frames.flatten(0, 2), size, ceil_mode=True) if frames.numel() else frames.flatten(0, 2)
+    return pooled.unflatten(0, frames.shape[:3]).movedim(3, -1).flatten(2, 4)
 
 
 STREAMS = {
@@ -334,4 +303,3 @@ STREAMS = {
     "hiar": HiAR(),
     "ema-sink": EmaSink(),
 }
-"""The streaming rivals by name."""

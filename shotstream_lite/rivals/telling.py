@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shotstream_lite.cache import CaptionKeys
 from shotstream_lite.codec import latent_frames, to_frames, to_pixels
 from shotstream_lite.film import Footage
 from shotstream_lite.flow import euler_sigmas, few_step
@@ -33,24 +34,16 @@ class RivalPipeline(ShotStreamPipeline):
 
     def __init__(self, *parts) -> None:
         super().__init__(*parts)
-        self._films: dict[tuple[Footage, ...], FilmCache] = {}  # by their shots; at most KEPT
-        self._latest: tuple[tuple[Footage, ...], FilmCache | None] = ((), None)  # the past of the latest shot, and both
+        self._films: dict[tuple[Footage, ...], FilmCache] = {}  # by the shots they hold
+        self._past: tuple[Footage, ...] = ()  # of the latest shot
+        self._film: FilmCache | None = None  # with that shot
+        self._last: np.ndarray | None = None  # its last frame
 
     @torch.inference_mode()
-    def latents(
-        self,
-        captions: Sequence[Lines],
-        past: Sequence[Footage],
-        seed: int,
-        length: int,
-        settings: StreamSettings,
-        before=None,
-        after=None,
-        again=None,
-    ) -> Iterator[Tensor]:
+    def latents(self, captions, past, seed, length, settings, before=None, after=None, again=None) -> Iterator[Tensor]:
         """As in `ShotStreamPipeline`; a chunk is never made again."""
-        film = self._film(captions, tuple(past), settings)
-        generator = torch.Generator().manual_seed(seed)
+        film = self._film = self._so_far(captions, tuple(past), settings).copy()
+        self._past, self._last, generator = tuple(past), None, torch.Generator().manual_seed(seed)
         self.rival.begin(self.transformer, film, length, self._read(captions[-1]))
         sizes = self._directed(film, chunk_sizes(length, self.rival.chunk), generator, before, None)
         levels = few_step(settings.steps, settings.shift)
@@ -58,57 +51,50 @@ class RivalPipeline(ShotStreamPipeline):
             if after:
                 after(film)
             yield chunk
-        self._latest = tuple(past), film
 
     @torch.inference_mode()
     def decoded(self, chunks: Iterable[Tensor], decoder) -> Iterator[np.ndarray]:
         """As in `ShotStreamPipeline`; where a clip goes on, its first latent's three frames too many are left out."""
         chunks = iter(chunks)
-        first, skipped = next(chunks), 0
-        film = self._now
-        if self.endless and film.clip is not None:
+        first = next(chunks)  # from here on there is a film
+        film, skipped = self._film, 3 * (self.endless and self._film.clip is not None)
+        if skipped:
             decoder.stream.back(film.clip)
-            skipped = 3
         for frames in super().decoded(chain([first], chunks), decoder):
             yield frames[skipped:]
             skipped = 0
         film.clip = decoder.stream.mark()
+        if film is self._film:
+            self._last = frames[-1]
 
-    def _read(self, lines: Lines):
+    def _read(self, lines: Lines) -> CaptionKeys:
         return self.transformer.caption_keys(self.text([line_at(lines, 0)])[None])
 
-    def _film(self, captions: Sequence[Lines], past: tuple[Footage, ...], settings: StreamSettings) -> FilmCache:
-        """The film so far, to go on with."""
-        told, film = self._latest
-        if film is not None and past not in self._films and past and told == past[:-1]:
-            self._films[past] = film
+    def _so_far(self, captions: Sequence[Lines], past: tuple[Footage, ...], settings: StreamSettings) -> FilmCache:
+        """The film of some shots: as it was made, if the last of them is the latest shot, whole; else watched."""
+        if past not in self._films and past and past[:-1] == self._past and self._last is not None:
+            *_, last = past[-1].frames()
+            if np.array_equal(last, self._last):
+                self._films[past] = self._film
         if past not in self._films:
             size = self.codec.latent_size(settings.height, settings.width)
-            film = begin_film(self.transformer, self.rival, (1, self.codec.channels, *size))
+            film = self._films[past] = begin_film(self.transformer, self.rival, (1, self.codec.channels, *size))
             for lines, footage in zip(captions, past, strict=False):
                 frames = to_pixels(torch.from_numpy(footage.frames().copy()).to(self.device))
                 clip = self.codec.encode_clip(frames.transpose(0, 1)[None]).to(self.transformer.dtype)
                 self.rival.begin(self.transformer, film, clip.shape[2], self._read(lines))
                 self.rival.watch(self.transformer, film, clip)
-            self._films[past] = film
         while len(self._films) > KEPT:
             del self._films[next(iter(self._films))]
-        self._now = self._films[past].copy()
-        return self._now
+        return self._films[past]
 
 
 @torch.inference_mode()
-def tell_jointly(
-    pipeline: ShotStreamPipeline, story: Story, rival: Joint, steps: int = 25, history: float = 0.0
-) -> list[np.ndarray]:
-    """All shots of a story by a joint rival, uint8 [frames, height, width, 3] each.
-
-    A causal rival makes one shot after another, its past seen at the noise level `history`; others all at once.
-    """
-    settings, shots = pipeline.settings, len(story.shots)
-    length = latent_frames(settings.shot_frames)
-    ids = torch.arange(shots).repeat_interleave(length)
-    latents = _sampled(pipeline, rival, story, ids, steps, steps * ids if rival.causal else 0 * ids, history)
+def tell_jointly(pipeline: ShotStreamPipeline, story: Story, rival: Joint, steps: int = 25) -> list[np.ndarray]:
+    """All shots of a story, uint8 [frames, height, width, 3] each, by a joint rival; a causal one's in their order."""
+    length = latent_frames(pipeline.settings.shot_frames)
+    ids = torch.arange(len(story.shots)).repeat_interleave(length)
+    latents = _sampled(pipeline, rival, story, ids, steps)
     return [_pictures(pipeline, shot) for shot in latents.split(length, dim=2)]
 
 
@@ -120,30 +106,27 @@ def tell_from_keyframes(
 
     base: a model of single frames (see `joint.Consistent`); the pipeline's student takes the picture as its context.
     """
-    settings, shots = pipeline.settings, len(story.shots)
-    ids = torch.arange(shots)
+    settings, model, film = pipeline.settings, pipeline.transformer, []
     rival = Consistent.of(base, source=torch.Generator().manual_seed(story.seed))
-    pictures = _sampled(pipeline, rival, story, ids, steps, 0 * ids, 0.0)
-    film, length = [], latent_frames(settings.shot_frames)
-    noise = pipeline.noise(torch.Generator().manual_seed(story.seed))
-    for shot, lines in enumerate(captions(story, shots - 1)):
-        texts, picture = pipeline.text([line_at(lines, 0)])[None], pictures[:, :, shot : shot + 1]
-        cache = begin_shot(pipeline.transformer, picture, [shot], shot, texts, length, budget=1, phase=settings.phase)
-        levels, sizes = few_step(settings.steps, settings.shift), chunk_sizes(length, settings.chunk)
-        film.append(_pictures(pipeline, torch.cat(list(rollout(pipeline.transformer, cache, noise, levels, sizes)), 2)))
+    pictures = _sampled(pipeline, rival, story, torch.arange(len(story.shots)), steps)
+    noise, length = pipeline.noise(torch.Generator().manual_seed(story.seed)), latent_frames(settings.shot_frames)
+    levels, sizes = few_step(settings.steps, settings.shift), chunk_sizes(length, settings.chunk)
+    for shot, lines in enumerate(captions(story, len(story.shots) - 1)):
+        text, picture = pipeline.text([line_at(lines, 0)])[None], pictures[:, :, shot : shot + 1]
+        cache = begin_shot(model, picture, [shot], shot, text, length, budget=1, phase=settings.phase)
+        film.append(_pictures(pipeline, torch.cat(list(rollout(model, cache, noise, levels, sizes)), dim=2)))
     return film
 
 
-def _sampled(
-    pipeline: ShotStreamPipeline, rival: Joint, story: Story, ids: Tensor, steps: int, lags: Tensor, history: float
-) -> Tensor:
+def _sampled(pipeline: ShotStreamPipeline, rival: Joint, story: Story, ids: Tensor, steps: int) -> Tensor:
+    """Latents of frames whose shots are `ids`."""
     settings = pipeline.settings
     texts = pipeline.text([line_at(lines, 0) for lines in captions(story, len(story.shots) - 1)])[None]
     size = pipeline.codec.latent_size(settings.height, settings.width)
     draw = pipeline.noise(torch.Generator().manual_seed(story.seed))
     noise = draw((1, pipeline.codec.channels, len(ids), *size))
-    options = {"uncond": torch.zeros_like(texts[:, :1]), "guidance": settings.guidance, "history": history}
-    matrix = pyramid(steps, lags.tolist())
+    matrix = pyramid(steps, (ids * steps * rival.causal).tolist())
+    options = {"uncond": torch.zeros_like(texts[:, :1]), "guidance": settings.guidance}
     *_, latents = sample_film(rival, noise, texts, euler_sigmas(steps, settings.shift), ids, matrix, **options)
     return latents
 

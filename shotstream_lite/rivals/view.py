@@ -8,9 +8,7 @@ from torch import Tensor
 
 from shotstream_lite.transformer import ShotStreamTransformer, after_attention, before_attention
 
-NEVER = -1e4
-"""A logit that no softmax gives any weight."""
-
+NEVER = -1e4  # a logit that no softmax gives any weight
 Change = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Of the rotated queries and keys and the values of a block, [B, heads, tokens, head_dim] each."""
 
