@@ -20,6 +20,7 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.toybox.dataset import KEY_FRAMES, key_frames
 from shotstream_lite.toybox.probe import Probe, save_probe
+from shotstream_lite.toybox2 import probe as toybox2_probe
 from shotstream_lite.training import ode_pairs, recipe
 from shotstream_lite.training.ablations import tables
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
@@ -394,18 +395,28 @@ def test_a_table_is_made_row_by_row(tmp_path, monkeypatch, capsys):
         tables.make_tables(dataclasses.replace(config, only=("colour",)))
 
 
-def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path):
-    """By the real measures and the run's own probe, on films of the size it reads."""
-    save_probe(Probe(), tmp_path / "probe" / "model.safetensors")
-    pipeline.settings = pipeline.settings.changed({"height": 64, "width": 96, "shot_frames": 33})
+@pytest.mark.parametrize(
+    "probe, save, settings",
+    [
+        (Probe, save_probe, {"height": 64, "width": 96, "shot_frames": 33}),
+        (toybox2_probe.Probe, toybox2_probe.save_probe, {"height": 128, "width": 224, "shot_frames": 9}),
+    ],
+    ids=["toybox", "toybox2"],
+)
+def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path, probe, save, settings):
+    """By the real measures of the world it is of, and the run's own probe."""
+    save(probe(), tmp_path / "probe" / "model.safetensors")
+    pipeline.settings = pipeline.settings.changed({"steps": [1000], **settings})
     row = tables.measure(pipeline, stories=2, shots=2, run=tmp_path)
-    row |= {"table": "4", "name": "noise", "shots": 2}
+    row |= {"table": "4", "name": "noise", "shots": 2, **dict.fromkeys(tables.COSTS, 1)}
     lines = tables.report_text([row], "no training").splitlines()
-    assert lines[1].split()[0] == "table" and len(lines[2].split()) == 3 + len(tables.SHOWN)
-    for name, scored in tables.scores(row).items():
-        by_story = np.array(row["scores"][name], float)
-        assert len(by_story) == 2 and np.nanmean(by_story) == pytest.approx(scored["mean"], abs=1e-3)
-    assert all(apart == {"mean": 0, "low": 0, "high": 0} for apart in tables.differences(row, row).values())
+    assert len(lines[2].split()) == 3 + len(tables.shown(row)) + len(tables.COSTS)
+    assert ("gap 7+" in lines[1]) == (settings["height"] == 128)
+    for name in (*tables.SAID, *tables.CUTS):
+        by_story, mean = np.array(row["scores"][name], float), tables.scores(row)[name]["mean"]
+        assert len(by_story) == 2 and np.nanmean(by_story) == pytest.approx(mean, abs=1e-3)
+    apart = {name: d for name, d in tables.differences(row, row).items() if d["mean"] is not None}
+    assert set(apart) >= {*tables.SAID, "by chance"} and all(set(d.values()) == {0} for d in apart.values())
     json.dumps(row)
 
 

@@ -9,7 +9,7 @@ learnt. A joint rival, and a teacher that tells cuts by another mark, learns by 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
 from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.rollout import clean_pass
-from shotstream_lite.toybox.world import ToyStory
 from shotstream_lite.training.ablations.baselines import LearntCut, widened
 from shotstream_lite.training.batches import (
     Films,
@@ -324,7 +323,7 @@ def _train(run: Run, model: ShotStreamTransformer, saved: ShotStreamTransformer,
 
 def as_storyteller(
     name: str, config: NextShotConfig, parts: tuple, steps: int
-) -> tuple[ShotStreamPipeline, Callable[[ShotStreamPipeline, ToyStory, int], Film] | None]:
+) -> tuple[ShotStreamPipeline, Callable[[ShotStreamPipeline, Any, int], Film] | None]:
     """The pipeline of a trained row measured as rival `name`, and how it tells a story if not shot by shot.
 
     parts: transformer, codec, text encoder and settings of a pipeline; steps: of what takes many

@@ -20,12 +20,14 @@ import tyro
 
 from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, tell
+from shotstream_lite.evaluation.films import Film, held_out_stories, render, tell
+from shotstream_lite.evaluation.report import CARRIED, DIMENSIONS, KEPT, SECOND, figures, with_sums
+from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.evaluation.statistics import as_json, difference
+from shotstream_lite.evaluation.worlds import world_of_size
 from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.text import CaptionEncoder
-from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
-from shotstream_lite.toybox.world import ToyStory
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
     RivalDistilConfig,
@@ -60,6 +62,8 @@ CHAIN = {
 }
 AS = {"rival-init": "causal-init", "rival-distil": "intra-shot"}
 """Whose recipe a rival's stage follows."""
+COSTS = ("frame pairs a shot", "seconds a shot", "chunks late")
+"""Of rivals; the last is how many chunks a change of caption comes late."""
 PLACES = {f.name for f in fields(RunConfig)} | {"resume", "save_every", "sample_every", "tensorboard"}
 
 
@@ -114,9 +118,10 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     measured = measure(pipeline, config.stories, told_as["shots"], config.out, clock)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
     if row.table == "rivals":
-        result["seconds a shot"] = clock.seconds / max(1, clock.stories) / told_as["shots"]
-        result["frame pairs a shot"] = frame_pairs(row.rival, told_as["shots"], config.sampling_steps)
-        result["latency"] = getattr(getattr(pipeline, "rival", None), "latency", 0)
+        seconds = round(clock.seconds / max(1, clock.stories) / told_as["shots"], 3)
+        pairs = frame_pairs(row.rival, told_as["shots"], config.sampling_steps)
+        late = getattr(getattr(pipeline, "rival", None), "latency", 0)
+        result |= dict(zip(COSTS, (pairs, seconds, late), strict=True))
     if processes().is_main_process:
         write_text(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     return about | result
@@ -165,7 +170,7 @@ class Clock:
     def __init__(self, tells: Callable | None = None) -> None:
         self.tells, self.seconds, self.stories = tells, 0.0, 0
 
-    def __call__(self, pipeline: ShotStreamPipeline, plot: ToyStory, seed: int) -> Film:
+    def __call__(self, pipeline: ShotStreamPipeline, plot: Any, seed: int) -> Film:
         """As `evaluation.films.tell`."""
         began = time.perf_counter()
         film = (self.tells or tell)(pipeline, plot, seed)
@@ -207,49 +212,55 @@ def measure(
 ) -> dict[str, Any]:
     """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
 
-    With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
-    all get everything.
+    The edition of the world is the one whose size the pipeline makes. With them "scores": what the tables show, story
+    by story and shot by shot. Several processes share the stories, and all get everything.
     """
     from shotstream_lite.distributed import Share
-    from shotstream_lite.evaluation.films import held_out_stories, rendered
-    from shotstream_lite.evaluation.report import DIMENSIONS, figures, with_sums
-    from shotstream_lite.evaluation.run import REAL
-    from shotstream_lite.evaluation.statistics import as_json
-    from shotstream_lite.toybox.reading import measure as scores_of
 
-    own = run / "probe" / "model.safetensors"
-    probe = load_probe(own if own.exists() else PROBE_FILE)
-    share, plots, columns = Share(), held_out_stories(stories, shots), {}
-    mine = share.mine(stories)
-    films = {REAL: rendered([plots[n] for n in mine]), "row": (tells(pipeline, plots[n], n) for n in mine)}
+    settings = pipeline.settings
+    world, own = world_of_size({"row": (settings.height, settings.width)}), run / "probe" / "model.safetensors"
+    probe = world.load_probe(own if own.exists() else world.probe)
+    share, plots, columns = Share(), held_out_stories(stories, shots, world), {}
+    mine = [plots[n] for n in share.mine(stories)]
+    real = (render(plot, settings.shot_frames) for plot in mine)
+    films = {REAL: real, "row": (tells(pipeline, plots[n], n) for n in share.mine(stories))}
     for name, some in films.items():
-        parts = share.gather([scores_of(film, probe, pipeline.settings.fps) for film in some])
+        parts = share.gather([world.measure(film, probe, settings.fps) for film in some])
         columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    told = with_sums(columns["row"])
-    by_story = {name: told[DIMENSIONS[dimension][score]] for name, (dimension, score) in SHOWN.items()}
-    return as_json(figures(columns)["row"]) | {"scores": {name: _plain(some) for name, some in by_story.items()}}
+    told, result = with_sums(columns["row"]), as_json(figures(columns)["row"])
+    names = SECOND if KEPT in result["figures"] else DIMENSIONS
+    by_story = {name: told[names[dimension][score]] for name, (dimension, score) in shown(result).items()}
+    return result | {"scores": {name: _plain(some) for name, some in by_story.items()}}
 
 
-SHOWN = {
-    "character": ("prompt following", "character"),
-    "setting": ("prompt following", "setting"),
-    "camera": ("prompt following", "camera"),
-    "action": ("prompt following", "action"),
-    "carried": ("inter-shot consistency (never said, carried across cuts)", "all of it"),
-    "by chance": ("inter-shot consistency (never said, carried across cuts)", "all, by chance"),
-    "SCA": ("transition control", "SCA"),
-    "dynamic": ("quality", "dynamic degree"),
-}
+SAID = {name: ("prompt following", name) for name in ("character", "setting", "camera", "action")}
+CUTS = {"SCA": ("transition control", "SCA"), "dynamic": ("quality", "dynamic degree")}
+SHOWN = SAID | {"carried": (CARRIED, "all of it"), "by chance": (CARRIED, "all, by chance")} | CUTS
+SHOWN_OF_SECOND = (
+    SAID
+    | {"kept": (KEPT, "all"), "by chance": (KEPT, "all, by chance"), "gap 1": (KEPT, "seen 1 shot ago")}
+    | {"gap 7+": (KEPT, "7 or more"), "bleed": ("what the caption before asked for", "character")}
+    | CUTS
+)
+
+
+def shown(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """What the tables show of the world that a row was measured in: (dimension, figure) by name."""
+    return SHOWN_OF_SECOND if KEPT in row["figures"] else SHOWN
 
 
 def _plain(scores: np.ndarray) -> list[list[float | None]]:
-    """Scores [stories, shots] as JSON writes them; null where nothing was asked."""
+    """Scores [stories, shots, ...] as JSON writes them, a mean for each shot; null where nothing was asked."""
+    several = scores.reshape(*scores.shape[:2], -1)
+    there = ~np.isnan(several)
+    with np.errstate(invalid="ignore"):
+        scores = np.where(there, several, 0).sum(2) / there.sum(2)
     return [[None if np.isnan(score) else round(float(score), 3) for score in story] for story in scores]
 
 
 def scores(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """What the tables show of a row, by name: {"mean", "low", "high"}, all None where nothing was asked."""
-    return {name: row["figures"][dimension][score] for name, (dimension, score) in SHOWN.items()}
+    return {name: row["figures"][dimension][score] for name, (dimension, score) in shown(row).items()}
 
 
 def differences(row: dict[str, Any], ours: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -257,20 +268,21 @@ def differences(row: dict[str, Any], ours: dict[str, Any]) -> dict[str, dict[str
 
     Both err on the same hard stories, so the difference is known better than either.
     """
-    from shotstream_lite.evaluation.statistics import as_json, difference
-
-    pairs = {name: [np.array(told["scores"][name], float) for told in (row, ours)] for name in SHOWN}
+    pairs = {name: [np.array(told["scores"][name], float) for told in (row, ours)] for name in shown(row)}
     return {name: as_json(difference(*pair)) for name, pair in pairs.items()}
 
 
 def report_text(results: list[dict[str, Any]], budget: str) -> str:
     """The tables in words, per cent; intervals, and the course over the shots, are in the JSON."""
-    head = f"{'table':<13}{'row':<24}{'shots':>6}" + "".join(f"{name:>11}" for name in SHOWN)
-    lines = [f"every row: {budget}", head]
+    names = list(shown(results[0]))
+    costs = [name for name in COSTS if any(name in row for row in results)]
+    head = f"{'table':<13}{'row':<40}{'shots':>6}" + "".join(f"{name:>11}" for name in names)
+    lines = [f"every row: {budget}", head + "".join(f"{name:>20}" for name in costs)]
     for row in results:
         means = [score["mean"] for score in scores(row).values()]
         cells = "".join(f"{'-' if mean is None else f'{100 * mean:.1f}':>11}" for mean in means)
-        lines.append(f"{row['table']:<13}{row['name']:<24}{row['shots']:>6}{cells}")
+        cells += "".join(f"{f'{row[name]:.6g}' if name in row else '-':>20}" for name in costs)
+        lines.append(f"{row['table']:<13}{row['name']:<40}{row['shots']:>6}{cells}")
     return "\n".join(lines)
 
 
