@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 from torch import Tensor, nn
 
-from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.rollout import chunk_sizes
 from shotstream_lite.text import CaptionEncoder, encode_captions
 
 MODULES = {

@@ -21,7 +21,6 @@ from tqdm import tqdm
 from transformers import UMT5EncoderModel
 
 from shotstream_lite.attention import backend_in_use
-from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.codec import compile_norms, latent_frames
 from shotstream_lite.models.folder import (
     build_text_encoder,
@@ -33,7 +32,7 @@ from shotstream_lite.models.folder import (
 )
 from shotstream_lite.models.placement import Plan, arrange, read_configs
 from shotstream_lite.models.settings import load_settings
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.report import machine
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import captions

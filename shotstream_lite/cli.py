@@ -16,6 +16,7 @@ from shotstream_lite.commands.story import StoryCommand
 from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
 from shotstream_lite.commands.train import Train
+from shotstream_lite.commands.train import main as train
 from shotstream_lite.errors import ShotStreamError, one_line
 
 COMMANDS = {
@@ -44,9 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             if arguments[:1] == ["--version"]:
                 print(f"shotstream {__version__}")
                 return 0
-            if arguments[:1] == ["train"]:  # its stages are many, and come with torch
-                from shotstream_lite.training.recipe import main as train
-
+            if arguments[:1] == ["train"]:
                 return train(arguments[1:])
             options = {"prog": "shotstream", "description": ABOUT, "args": arguments}
             return in_one_line(lambda: tyro.extras.subcommand_cli_from_dict(COMMANDS, **options)).run()

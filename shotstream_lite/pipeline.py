@@ -9,7 +9,7 @@ import copy
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -19,19 +19,19 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import Codec, latent_frames, pixel_frames, to_frames, to_pixels
+from shotstream_lite.context import Context, remember
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.film import Footage
-from shotstream_lite.flow import few_step
-from shotstream_lite.history import select
+from shotstream_lite.flow import euler_sigmas, few_step
 from shotstream_lite.models.folder import model_folder, weights_in
 from shotstream_lite.models.placement import Plan, load_another, load_parts
 from shotstream_lite.models.settings import StreamSettings, load_settings
-from shotstream_lite.rollout import Noise, begin_shot, rollout
-from shotstream_lite.story import Lines, line_at
+from shotstream_lite.rollout import Noise, begin_shot, chunk_sizes, rollout, sample_joint
+from shotstream_lite.story import Lines
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.transformer import ShotStreamTransformer
 
-WHOLE_SHOTS = {"teacher", "base"}  # weights that make a shot in one piece: see `bidirectional`
+WHOLE_SHOTS = {"teacher", "base"}  # weights that make a shot in one piece
 REMEMBERED = 64  # context latents kept, many more than one shot looks at
 
 Before = Callable[[ShotCache, int], str | None]
@@ -40,21 +40,6 @@ After = Callable[[ShotCache], None]
 """Called after each chunk's last step, before it is decoded."""
 Again = Callable[[], str | None]
 """Called when more is asked for after a chunk; a text it gives is what that chunk is made anew with, from its noise."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a shot knows of the story so far.
-
-    Shape:
-        latents: [1, channels, budget, h, w]; shot_ids: one a latent; shot_id: of the shot to come
-        picked: (shot, pixel frame) of each latent that shows one
-    """
-
-    latents: Tensor
-    shot_ids: tuple[int, ...]
-    shot_id: int
-    picked: tuple[tuple[int, int], ...] = ()
 
 
 class ShotStreamPipeline:
@@ -197,26 +182,21 @@ class ShotStreamPipeline:
                 after(cache)
             yield latents
 
-    def read(
-        self, captions: Sequence[Lines], context: Context, settings: StreamSettings
-    ) -> tuple[Tensor, list[int] | None]:
+    def read(self, captions: Sequence[Lines], context: Context, settings: StreamSettings) -> tuple[Tensor, Tensor]:
         """The captions that a shot reads: those of the remembered frames and, last, its own; nothing else is encoded.
 
         Returns:
-            embeddings [1, n, text_tokens, text_dim] of the different ones, and which each of them reads (None: the
-            only one there is).
+            embeddings [1, n, text_tokens, text_dim] of the different ones, and which of them each frame of the context
+            and, last, the shot reads.
         """
-        latest = line_at(captions[-1], 0)
-        theirs = (line_at(captions[shot], frame) if settings.own_captions else latest for shot, frame in context.picked)
-        lines = [*theirs, latest]
-        used = list(dict.fromkeys(lines))
-        return self.text(used)[None], [used.index(line) for line in lines] if len(captions) > 1 else None
+        *_, reads, used = context.told(captions, own=settings.own_captions)
+        return self.text(used)[None], reads
 
     def begin(
         self,
         context: Context,
         embeddings: Tensor,
-        caption_ids: Sequence[int] | None,
+        caption_ids: Tensor,
         length: int,
         settings: StreamSettings,
     ) -> ShotCache:
@@ -283,22 +263,19 @@ class ShotStreamPipeline:
 
     @torch.inference_mode()
     def context(self, past: Sequence[Footage], settings: StreamSettings) -> Context:
-        """The frames sparse history sampling picks (paper sec. 4.1), each encoded alone and once only.
-
-        Before the first shot the released model sees zero latents of shot 0, and itself is shot 1.
-        """
-        if not past:
-            return Context(self._blank(settings.budget, settings), (0,) * settings.budget, 1)
-        picked = select([footage.length for footage in past], settings.budget, settings.policy)
-        latents = [self._still(past[shot], frame) for shot, frame in picked]
-        while len(self._remembered) > max(REMEMBERED, len(picked)):
-            self._remembered.popitem(last=False)
-        stacked = torch.stack(latents, dim=1)[None] if latents else self._blank(0, settings)
-        return Context(stacked, tuple(shot for shot, _ in picked), len(past), tuple(picked))
-
-    def _blank(self, count: int, settings: StreamSettings) -> Tensor:
+        """The frames sparse history sampling picks (paper sec. 4.1), each encoded alone and once only."""
         size = self.codec.latent_size(settings.height, settings.width)
-        return torch.zeros(1, self.codec.channels, count, *size, device=self.device, dtype=self.transformer.dtype)
+        blank = torch.zeros(self.codec.channels, 1, *size, device=self.device, dtype=self.transformer.dtype)
+        lengths = [footage.length for footage in past]
+
+        def encoded(picked: Sequence[tuple[int, int]]) -> list[Tensor]:
+            stills = [self._still(past[shot], frame) for shot, frame in picked]
+            while len(self._remembered) > max(REMEMBERED, len(picked)):
+                self._remembered.popitem(last=False)
+            return stills
+
+        context = remember(lengths, settings.budget, settings.policy, encoded, blank)
+        return replace(context, latents=context.latents[None])
 
     def _still(self, footage: Footage, frame: int) -> Tensor:
         """The latent [C, h, w] of one frame, remembered from shot to shot.
@@ -313,6 +290,63 @@ class ShotStreamPipeline:
             self._remembered[key] = self.codec.encode_frames(pixels)[0].to(self.transformer.dtype)
         self._remembered.move_to_end(key)
         return self._remembered[key]
+
+
+class TeacherPipeline(ShotStreamPipeline):
+    """Tells stories with a bidirectional transformer, whole shots at once (paper sec. 4.1): slow, and what the student
+    is measured against. Load it with `from_pretrained(name, "teacher")`.
+
+    `sampling_steps` Euler steps with classifier-free guidance, as strong as the settings say, against their negative
+    prompt; without one against an embedding of zeros.
+    """
+
+    sampling_steps = 50
+
+    @torch.inference_mode()
+    def latents(
+        self,
+        captions: Sequence[Lines],
+        past: Sequence[Footage],
+        seed: int,
+        length: int,
+        settings: StreamSettings,
+        before: Before | None = None,
+        after: After | None = None,
+        again: Again | None = None,
+    ) -> Iterator[Tensor]:
+        """The whole shot in one piece, [1, channels, length, h, w]; it reads its first caption, and nobody looks on."""
+        context, ids, reads, used = self.context(past, settings).told(captions, length, settings.own_captions)
+        embedded = self.text(used)[None]
+        negative = settings.negative_prompt
+        generator = torch.Generator().manual_seed(seed)
+        batch, channels, _, height, width = context.shape
+        yield sample_joint(
+            self.transformer,
+            self._noise(generator)((batch, channels, length, height, width)),
+            embedded,
+            euler_sigmas(self.sampling_steps, settings.shift),
+            shot_ids=ids,
+            context=context,
+            uncond=self.text([negative])[None] if negative else torch.zeros_like(embedded[:, :1]),
+            guidance=settings.guidance,
+            caption_ids=reads,
+            phase=settings.phase,
+        )
+
+
+def load_pipeline(
+    name: str | Path = "toybox", weights: str = "student", device: str = "cpu", plan: Plan | None = None
+) -> ShotStreamPipeline:
+    """The storyteller that goes with some weights (see `folder.WEIGHTS`): streaming, or whole shots at once.
+
+    plan: where its parts are, see `placement.choose`; None: all on `device`. Raises CheckpointError as
+    `ShotStreamPipeline.from_pretrained`.
+    """
+    kind = TeacherPipeline if weights in WHOLE_SHOTS else ShotStreamPipeline
+    pipeline = kind.from_pretrained(name, weights, device, plan)
+    if weights == "base":  # plain text-to-video: it never learnt to look back
+        pipeline.settings = pipeline.settings.changed({"budget": 0})
+    return pipeline
 
 
 def to_host(frames: Tensor) -> Tensor:
@@ -343,8 +377,3 @@ class _Rewinding:
             self.stream.back(self._mark)
             self._chunks -= 1
         return line
-
-
-def chunk_sizes(latents: int, chunk: int) -> list[int]:
-    """Latent frames of each chunk; the last may be shorter."""
-    return [min(chunk, latents - start) for start in range(0, latents, chunk)]

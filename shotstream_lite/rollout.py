@@ -101,6 +101,11 @@ def empty_cache(
     )
 
 
+def chunk_sizes(latents: int, chunk: int) -> list[int]:
+    """Latent frames of each chunk; the last may be shorter."""
+    return [min(chunk, latents - start) for start in range(0, latents, chunk)]
+
+
 def rollout(
     transformer: ShotStreamTransformer,
     cache: ShotCache,

@@ -17,7 +17,8 @@ from shotstream_lite.codec import latent_frames, pixel_frames
 from shotstream_lite.film import Footage
 from shotstream_lite.models.placement import giving_back
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.rollout import chunk_sizes
 from shotstream_lite.story import CaptionChange, Lines, Shot, Story, captions, check_caption, line_at
 
 

@@ -234,7 +234,7 @@ def test_every_bad_input_is_one_line(tmp_path, monkeypatch, capsys, loaded):
     """The model is in memory already; loading it four hundred times would prove nothing more."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("shotstream_lite.commands.tell.place", placed)
-    monkeypatch.setattr("shotstream_lite.bidirectional.load_pipeline", loader(loaded))
+    monkeypatch.setattr("shotstream_lite.pipeline.load_pipeline", loader(loaded))
     surroundings()
     mishandled, began = [], time.process_time()
     for arguments, files in ROWS:
@@ -267,7 +267,7 @@ def placed(preset, device, float8, changes, download=True):
 
 
 def loader(pipeline):
-    from shotstream_lite.bidirectional import load_pipeline
+    from shotstream_lite.pipeline import load_pipeline
 
     return lambda name, weights="student", *rest: (
         pipeline if weights == "student" and name == "toybox" else load_pipeline(name, weights, *rest)

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from shotstream_lite import benchmark
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.cli import main
 from shotstream_lite.models import work
 from shotstream_lite.models.folder import PRESETS
 from shotstream_lite.models.placement import read_configs
 from shotstream_lite.models.settings import load_settings
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.session import StorySession
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from training_run import tiny_films
 
-from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.cache import attention_shares
 from shotstream_lite.codec import Codec
 from shotstream_lite.course import plane
+from shotstream_lite.pipeline import load_pipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.toybox.probe import blemish
 from shotstream_lite.training.batches import next_shot_batch, still_batch

@@ -3,17 +3,20 @@
 import torch
 from conftest import Draws, build_transformer, close
 
-from shotstream_lite.dmd import critic_loss, dmd_gradient, dmd_loss, guided
-from shotstream_lite.flow import SigmaTable, add_noise, few_step
-from shotstream_lite.rollout import begin_shot
-from shotstream_lite.training.intra_shot import (
+from shotstream_lite.dmd import (
+    critic_loss,
+    dmd_gradient,
+    dmd_loss,
     fake_score_loss,
     generator_loss,
+    guided,
     score,
     score_level,
     score_without_history,
-    self_forcing,
 )
+from shotstream_lite.flow import SigmaTable, add_noise, few_step
+from shotstream_lite.rollout import begin_shot
+from shotstream_lite.training.intra_shot import self_forcing
 from shotstream_lite.training.teacher import teacher_loss
 from shotstream_lite.transformer import with_context
 

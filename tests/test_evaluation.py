@@ -3,6 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from shotstream_lite.measures import (
+    PHOTOGRAPHED,
+    consistency,
+    find_cuts,
+    is_dynamic,
+    planned_cuts,
+    sharpness,
+    shot_cut_accuracy,
+)
 
 from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.films import (
@@ -14,8 +23,6 @@ from shotstream_lite.evaluation.films import (
     training_stories,
     written,
 )
-from shotstream_lite.evaluation.measures import consistency, is_dynamic, sharpness
-from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.toybox.dataset import story_of
 from shotstream_lite.toybox.probe import CAPTIONED, HIDDEN, UNCAPTIONED, Probe, truth
 from shotstream_lite.toybox.reading import chance, measure, prompt_following

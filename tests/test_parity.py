@@ -12,7 +12,7 @@ from parity.record import is_result
 from recorded_folder import record_folder
 from safetensors.torch import load_file, save_file
 
-from shotstream_lite import rollout, transformer
+from shotstream_lite import dmd, rollout, transformer
 from shotstream_lite.rope import rope_table
 from shotstream_lite.training import intra_shot
 from shotstream_lite.transformer import ShotStreamTransformer
@@ -132,7 +132,7 @@ def no_noise_on_the_training_clean_pass(monkeypatch):
 
 
 def usual_guidance(monkeypatch):
-    monkeypatch.setattr(intra_shot.guided, "__code__", (lambda c, u, scale: u + scale * (c - u)).__code__)
+    monkeypatch.setattr(dmd.guided, "__code__", (lambda c, u, scale: u + scale * (c - u)).__code__)
 
 
 def norm_per_head(monkeypatch):

@@ -8,11 +8,11 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
+from shotstream_lite.context import Context
 from shotstream_lite.course import plots
 from shotstream_lite.course.classroom import RecordingCache
 from shotstream_lite.history import select
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import Context
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.rope import rope_frequencies
 from shotstream_lite.transformer import causal_mask

@@ -15,7 +15,6 @@ from released_folder import CHECKPOINTS, COMPONENTS, WEIGHTS, write_release
 from torch import nn
 
 from shotstream_lite.attention import backend_in_use
-from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.cli import main
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.film import read_film
@@ -24,7 +23,7 @@ from shotstream_lite.models.convert import merge_lora
 from shotstream_lite.models.folder import PRESETS, load_text, load_transformer, model_folder, weights_in
 from shotstream_lite.models.placement import Plan
 from shotstream_lite.models.settings import load_settings
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.session import StorySession
 
 WAN = PRESETS["wan-1.3b"]

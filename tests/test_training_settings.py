@@ -10,19 +10,19 @@ from conftest import build_transformer, close
 from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run, tiny_transformer
 
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.codec import Codec
+from shotstream_lite.dmd import fake_score_loss, generator_loss, score_level
 from shotstream_lite.film import Reel
 from shotstream_lite.flow import SigmaTable
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.models.settings import StreamSettings
+from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rollout import begin_shot, sample_joint
 from shotstream_lite.training import base, codec, decoder, ode_pairs, probe, recipe
 from shotstream_lite.training.batches import next_shot_batch
 from shotstream_lite.training.captions import drop_captions
 from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws
-from shotstream_lite.training.intra_shot import fake_score_loss, generator_loss, score_level
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.memory import count_training
 from shotstream_lite.training.muon import Muon

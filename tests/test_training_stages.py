@@ -12,6 +12,7 @@ from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec, to_frames
+from shotstream_lite.commands.train import parse
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.film import Reel
 from shotstream_lite.models.folder import load_codec, load_transformer
@@ -276,9 +277,9 @@ def test_the_papers_recipe_runs_on_a_stand_in(trained, tmp_path, stage, anew):
     """Every setting of wan-1.3b but size and length, bf16 included."""
     small = ["--batch", "2", "--text-tokens", "40"]
     wan = ["--preset", "wan-1.3b", "--out", str(tmp_path), "--after", str(trained)]
-    config = recipe.parse([stage, *wan, "--steps", "2", *small])
+    config = parse([stage, *wan, "--steps", "2", *small])
     if stage == "causal-init":
-        pairs = recipe.parse(["ode-pairs", *wan, "--pairs", "2", "--sampling-steps", "50", *small])
+        pairs = parse(["ode-pairs", *wan, "--pairs", "2", "--sampling-steps", "50", *small])
         generate(dataclasses.replace(pairs, sampling_steps=4, student_steps=(1000, 500)), tiny_films())
         config = dataclasses.replace(config, student_steps=(1000, 500))
     recipe.ON_FILMS[type(config)](config, tiny_films())
@@ -310,7 +311,7 @@ def test_the_papers_numbers_are_there_under_their_names():
         assert config.student_steps == (1000, 740, 500, 260)
     assert (intra.steps, intra.batch, inter.steps, inter.shots) == (500, 32, 1000, 5)
     assert (inter.lora_rank, inter.lora_alpha, inter.lora_dropout) == (256, 256, 0)
-    toybox = recipe.parse(["teacher", "--out", "runs", "--steps", "7"])
+    toybox = parse(["teacher", "--out", "runs", "--steps", "7"])
     assert (toybox.steps, toybox.trained, toybox.shift) == (7, "all", 3.0)
 
 

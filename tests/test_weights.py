@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.evaluation.films import generated, held_out_stories, rendered
 from shotstream_lite.models.folder import PRESETS, WEIGHTS
+from shotstream_lite.pipeline import load_pipeline
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, film_pool, to_pixels
 from shotstream_lite.toybox.probe import accuracy, load_probe, real_film
 from shotstream_lite.toybox.reading import prompt_following

@@ -18,12 +18,11 @@ import torch
 from comfy_api.latest import ComfyExtension, io, ui
 from PIL import Image
 
-from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.commands.common import place
 from shotstream_lite.errors import StoryError
 from shotstream_lite.film import FilmWriter, write_picture
 from shotstream_lite.models.folder import WEIGHTS
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import MAX_FRAMES
 from shotstream_lite.subtitles import write_captions

@@ -24,8 +24,8 @@ from shotstream_lite.film import Reel
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.placement import Plan, arrange
 from shotstream_lite.models.settings import load_settings
-from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
-from shotstream_lite.rollout import clean_pass, denoise_chunk
+from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.rollout import chunk_sizes, clean_pass, denoise_chunk
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.transformer import adopt
 

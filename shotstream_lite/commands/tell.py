@@ -76,7 +76,7 @@ class Tell:
         if sys.stderr.isatty():
             print(f"shotstream: loading {self.preset} ...", file=sys.stderr)
         began = time.perf_counter()
-        from shotstream_lite.bidirectional import load_pipeline
+        from shotstream_lite.pipeline import load_pipeline
 
         first = next(iter(stories.values()))
         where = place(self.preset, self.device, self.float8, {**first.settings, **self._wishes()})

@@ -1,8 +1,62 @@
-"""`shotstream train`: for the list of commands; see `training.recipe`, which comes with torch."""
+"""`shotstream train`: its stages are many, and come with torch when it runs."""
 
+import argparse
+import importlib.util
 from dataclasses import dataclass
+from typing import Annotated, Union
+
+import tyro
+
+from shotstream_lite.commands.common import in_one_line
+from shotstream_lite.errors import CheckpointError
+
+ABOUT = (
+    "Train all stages, or stage by stage; everything lives in the folder --out. --preset toybox (the default) or "
+    "wan-1.3b, before or after the stage, chooses the settings that options then change."
+)
 
 
 @dataclass
 class Train:
     """Train a model, stage by stage: shotstream train --help."""
+
+
+def main(arguments: list[str]) -> int:
+    """`shotstream train STAGE --out FOLDER`."""
+    _need("accelerate", "peft")
+    from shotstream_lite.training.recipe import AllConfig, train, train_all
+
+    config = in_one_line(lambda: parse(arguments))
+    if getattr(config, "tensorboard", False):
+        _need("tensorboard")
+    train_all(config) if isinstance(config, AllConfig) else train(config)
+    return 0
+
+
+def parse(arguments: list[str]):
+    """The configuration that a command line asks for."""
+    from shotstream_lite.training.ablations.tables import TablesConfig
+    from shotstream_lite.training.presets import RECIPES, configs
+    from shotstream_lite.training.recipe import AllConfig
+    from shotstream_lite.training.ship import ShipConfig
+    from shotstream_lite.training.tiny_decoder import TinyDecoderConfig
+
+    first = argparse.ArgumentParser(prog="shotstream train", add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=sorted(RECIPES), default="toybox")
+    chosen, rest = first.parse_known_args(arguments)
+    defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
+    defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
+    defaults |= {"tables": TablesConfig(tyro.MISSING, preset=chosen.preset)}
+    choices = [Annotated[type(config), _subcommand(name, config)] for name, config in defaults.items()]
+    return tyro.cli(Union[tuple(choices)], prog="shotstream train", description=ABOUT, args=rest)  # noqa: UP007
+
+
+def _subcommand(name: str, config) -> object:
+    about = type(config).__doc__.splitlines()[0]
+    return tyro.conf.subcommand(name, default=config, description=about, prefix_name=False)
+
+
+def _need(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CheckpointError(f"training needs {' and '.join(missing)}: pip install 'shotstream_lite[train]'")

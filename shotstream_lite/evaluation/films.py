@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from shotstream_lite.bidirectional import load_pipeline
 from shotstream_lite.codec import to_frames, to_pixels
 from shotstream_lite.errors import StoryError
-from shotstream_lite.evaluation.measures import Film
 from shotstream_lite.evaluation.worlds import FIRST, World, world_of
+from shotstream_lite.measures import Film
 from shotstream_lite.models.placement import Plan
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, TRAIN_SEED

@@ -15,10 +15,9 @@ from tqdm import tqdm
 from shotstream_lite.distributed import Share
 from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.encoders import ImageEncoder, VideoTextEncoder
-from shotstream_lite.evaluation.measures import consistency, is_dynamic
 from shotstream_lite.evaluation.statistics import as_json, change, interval
-from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, find_cuts, planned_cuts, shot_cut_accuracy
 from shotstream_lite.film import FORMATS, read_film
+from shotstream_lite.measures import PHOTOGRAPHED, consistency, find_cuts, is_dynamic, planned_cuts, shot_cut_accuracy
 from shotstream_lite.story import Story
 from shotstream_lite.story_files import load_story
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from shotstream_lite.evaluation.measures import Scores
 from shotstream_lite.evaluation.run import REAL, Evaluation, measure_all
 from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio
+from shotstream_lite.measures import Scores
 from shotstream_lite.toybox.probe import CAPTIONED, UNCAPTIONED
 from shotstream_lite.toybox.reading import LOOKS, chance
 from shotstream_lite.toybox2 import reading as second

@@ -22,10 +22,10 @@ from shotstream_lite.evaluation.films import (
     training_stories,
     written,
 )
-from shotstream_lite.evaluation.measures import Scores
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
 from shotstream_lite.evaluation.store import Kept, check_folder, fingerprint
 from shotstream_lite.evaluation.worlds import SECOND, World, world_of_size
+from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
 
 REAL = "real film"

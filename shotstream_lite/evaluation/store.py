@@ -10,9 +10,9 @@ import numpy as np
 
 from shotstream_lite.errors import StoryError, about
 from shotstream_lite.evaluation.films import Film, ModelSpec
-from shotstream_lite.evaluation.measures import Scores
 from shotstream_lite.files import whole_file, writing
 from shotstream_lite.film import FilmWriter, read_film
+from shotstream_lite.measures import Scores
 from shotstream_lite.models.folder import model_folder
 
 SCALE = 2

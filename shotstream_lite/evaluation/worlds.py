@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.evaluation.measures import Scores
+from shotstream_lite.measures import Scores
 from shotstream_lite.toybox import captions as first_captions
 from shotstream_lite.toybox import dataset as first_dataset
 from shotstream_lite.toybox import probe as first_probe

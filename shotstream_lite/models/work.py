@@ -23,8 +23,7 @@ from shotstream_lite.codec import compile_norms, for_gpu, latent_frames, pixel_f
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.memory import FusedAttention, outlines
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import chunk_sizes
-from shotstream_lite.rollout import begin_shot, rollout
+from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout
 from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.transformer import compile_halves
 

@@ -12,11 +12,11 @@ from shotstream_lite.codec import latent_frames, to_frames, to_pixels
 from shotstream_lite.film import Footage
 from shotstream_lite.flow import euler_sigmas, few_step
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
+from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import Consistent, Joint, pyramid, sample_film
 from shotstream_lite.rivals.streams import Rival, SelfForcing
-from shotstream_lite.rollout import begin_shot, rollout
+from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout
 from shotstream_lite.story import Lines, Story, captions, line_at
 from shotstream_lite.transformer import ShotStreamTransformer
 

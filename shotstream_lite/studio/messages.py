@@ -18,8 +18,8 @@ from torch import nn
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import ShotStreamError, StoryError
-from shotstream_lite.evaluation.transitions import PHOTOGRAPHED, TOYBOX, find_cuts
 from shotstream_lite.film import SMALL, FilmWriter, Footage
+from shotstream_lite.measures import PHOTOGRAPHED, TOYBOX, find_cuts
 from shotstream_lite.models.memory import host_memory
 from shotstream_lite.pipeline import ShotStreamPipeline
 

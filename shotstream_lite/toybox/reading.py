@@ -5,8 +5,16 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from shotstream_lite.evaluation.measures import Film, Scores, consistency, is_dynamic, sharpness
-from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
+from shotstream_lite.measures import (
+    Film,
+    Scores,
+    consistency,
+    find_cuts,
+    is_dynamic,
+    planned_cuts,
+    sharpness,
+    shot_cut_accuracy,
+)
 from shotstream_lite.toybox.probe import CAPTIONED, FRAMES, HIDDEN, UNCAPTIONED, Probe, probe_frames, truth
 
 LOOKS = {"character": ("shape", "colour", "hat", "stripe"), "background": ("setting", "tint")}

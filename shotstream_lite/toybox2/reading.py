@@ -10,8 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from shotstream_lite.evaluation.measures import Film, Scores, is_dynamic, psnr, sharpness
-from shotstream_lite.evaluation.transitions import find_cuts, planned_cuts, shot_cut_accuracy
+from shotstream_lite.measures import (
+    Film,
+    Scores,
+    find_cuts,
+    is_dynamic,
+    planned_cuts,
+    psnr,
+    sharpness,
+    shot_cut_accuracy,
+)
 from shotstream_lite.toybox2.probe import Probe
 from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import FLAGS, HATS, LONGEST, Take, ToyStory

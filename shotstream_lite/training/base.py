@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable
+from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.align import aligned
 from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch, still_batch

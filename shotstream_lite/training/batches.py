@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.codec import FRAMES_PER_LATENT, latent_frames, pixel_frames
+from shotstream_lite.context import remember
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.history import select
 from shotstream_lite.story import Story
 from shotstream_lite.training.draws import Draws
 
@@ -123,49 +123,22 @@ def next_shot_batch(
     for source in each_of(generator, size):
         row, shot, words = draw_shot(films, source, latents)
         dropped = float(torch.rand(1, generator=source, dtype=torch.float32, device="cpu")) < drop_context
-        picked = [] if dropped else select(films.lengths(row)[:shot], budget, policy)
-        kept = [films.still(row, s, f) for s, f in picked]
         target, at = films.clip(row, shot)[:, :latents], range(0, pixel_frames(latents), FRAMES_PER_LATENT)
         if stills:
             looks = [_a_still(films, row, shot, source) for _ in range(stills)]
             target, at = torch.cat([look for look, _ in looks], 1), [frame for _, frame in looks]
-        memory = remember(films.captions(row, words), shot, picked, kept, target[:, :1], target.shape[1], budget)
-        samples.append((target, *(as_target_reads(*memory) if target_caption else memory)))
-        context = [(row, s, f) for s, f in picked] or [None] * budget
-        origins.append(context + [(row, shot, frame) for frame in at])
+        context = remember(
+            () if dropped else films.lengths(row)[:shot],
+            budget,
+            policy,
+            lambda picked, row=row: [films.still(row, *place) for place in picked],
+            target,
+        )
+        told = films.captions(row, words)[: shot + 1]
+        samples.append((target, *context.told(told, target.shape[1], own=not target_caption)))
+        seen = [(row, *place) for place in context.picked] or [None] * len(context.shot_ids)
+        origins.append(seen + [(row, shot, frame) for frame in at])
     return replace(collate(samples), origins=origins)
-
-
-Memory = tuple[Tensor, Tensor, Tensor, list[str]]
-"""Of one sample: context [channels, budget, h, w], shot ids and caption ids over [context | shot], captions."""
-
-
-def remember(
-    captions: Sequence[str],
-    shot: int,
-    picked: Sequence[tuple[int, int]],
-    stills: Sequence[Tensor],
-    blank: Tensor,
-    frames: int,
-    budget: int,
-) -> Memory:
-    """What shot number `shot` of a story is told: the stills at (shot, frame) `picked`, or nothing if none are.
-
-    Shape:
-        stills: [channels, h, w] each; blank: any [channels, 1, h, w]; frames: latents of the shot
-    """
-    if not picked:
-        ids = torch.tensor([0] * budget + [1] * frames, device="cpu")
-        return blank.new_zeros(blank.shape).repeat(1, budget, 1, 1), ids, torch.zeros_like(ids), [captions[shot]]
-    ids = [s for s, _ in picked] + [shot] * frames
-    used = sorted(set(ids))
-    reads = torch.tensor([used.index(i) for i in ids], device="cpu")
-    return torch.stack(list(stills), dim=1), torch.tensor(ids, device="cpu"), reads, [captions[i] for i in used]
-
-
-def as_target_reads(context: Tensor, ids: Tensor, reads: Tensor, captions: list[str]) -> Memory:
-    """The same memory with one caption for all frames, the target's."""
-    return context, ids, torch.zeros_like(reads), captions[-1:]
 
 
 def collate(samples: Sequence[tuple]) -> NextShotBatch:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.codec import Codec, to_frames, to_pixels
+from shotstream_lite.context import Memory, remember
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.training.ablations.baselines import LearntCut
-from shotstream_lite.training.batches import Films, Memory, NextShotBatch, as_target_reads, collate, remember, shortest
+from shotstream_lite.training.batches import Films, NextShotBatch, collate, shortest
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.intra_shot import Distillation, DistillationConfig
 from shotstream_lite.training.loop import Run
@@ -93,18 +93,19 @@ class Telling:
         story = self.usable[int(torch.randint(len(self.usable), (), generator=source, device="cpu"))]
         words = np.random.default_rng(int(torch.randint(2**62, (), generator=source, device="cpu")))
         captions = self.films.captions(story, words)[: self.config.shots]
-        lengths = [pixels.shape[1] for pixels in self.pixels]
-        picked = [] if forgets else select(lengths, self.config.budget, self.config.policy)
         lengths = self.config.lengths or (shortest(self.films),)
         drawn = torch.randint(len(lengths), (), generator=seeded(self.config.seed, round_, 0, 0, shot), device="cpu")
-        stills, blank = self._stills(row, picked), self.films.clip(0, 0)[:, :1]
-        memory = remember(captions, shot, picked, stills, blank, lengths[drawn], self.config.budget)
-        return as_target_reads(*memory) if self.config.captions == "target" else memory
+        context = remember(
+            () if forgets else [pixels.shape[1] for pixels in self.pixels],
+            self.config.budget,
+            self.config.policy,
+            lambda picked: self._stills(row, picked),
+            self.films.clip(0, 0),
+        )
+        return context.told(captions[: shot + 1], lengths[drawn], own=self.config.captions == "per-shot")
 
     def _stills(self, row: int, picked: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The frames at (shot, frame) of a story, each encoded alone as at inference."""
-        if not picked:
-            return []
         frames = torch.stack([self.pixels[shot][row, frame] for shot, frame in picked])
         with torch.autocast(self.run.device.type, enabled=False):
             return list(self.codec.encode_frames(to_pixels(frames)).cpu())

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shotstream_lite.dmd import fake_score_loss, generator_loss
 from shotstream_lite.flow import SigmaTable, few_step
 from shotstream_lite.models.configs import read_config
 from shotstream_lite.models.convert import outline
 from shotstream_lite.models.folder import build_text_encoder, cast
 from shotstream_lite.models.memory import GIB, LiveBytes
-from shotstream_lite.pipeline import chunk_sizes
-from shotstream_lite.rollout import begin_shot
+from shotstream_lite.rollout import begin_shot, chunk_sizes
 from shotstream_lite.training.batches import Films, shortest
 from shotstream_lite.training.causal_init import CausalInitConfig, causal_init_loss
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.inter_shot import InterShotConfig
-from shotstream_lite.training.intra_shot import DistillationConfig, fake_score_loss, generator_loss, self_forcing
+from shotstream_lite.training.intra_shot import DistillationConfig, self_forcing
 from shotstream_lite.training.lora import add_lora
 from shotstream_lite.training.teacher import TeacherConfig, teacher_loss
 from shotstream_lite.training.weights import folder_with, initial_weights

@@ -6,19 +6,15 @@ goes on from its last checkpoint when called again. `accelerate launch -m shotst
 on several processes.
 """
 
-import argparse
-import importlib.util
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Union
+from typing import Literal
 
 import tyro
 
-from shotstream_lite.commands.common import in_one_line
-from shotstream_lite.errors import CheckpointError
 from shotstream_lite.training.ablations.tables import TablesConfig, make_tables
 from shotstream_lite.training.base import train_base
 from shotstream_lite.training.causal_init import train_causal_init
@@ -31,16 +27,11 @@ from shotstream_lite.training.intra_shot import train_intra_shot
 from shotstream_lite.training.loop import processes, steps_finished
 from shotstream_lite.training.memory import count_training
 from shotstream_lite.training.ode_pairs import generate
-from shotstream_lite.training.presets import RECIPES, STAGES, configs
+from shotstream_lite.training.presets import STAGES, configs
 from shotstream_lite.training.probe import train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
 from shotstream_lite.training.teacher import train_teacher
 from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
-
-ABOUT = (
-    "Train all stages, or stage by stage; everything lives in the folder --out. --preset toybox (the default) or "
-    "wan-1.3b, before or after the stage, chooses the settings that options then change."
-)
 
 ON_FILMS: dict[type, Callable] = {
     STAGES["base"]: train_base,
@@ -73,16 +64,6 @@ class AllConfig:
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False
     preset: tyro.conf.Suppress[str] = "toybox"
-
-
-def main(arguments: list[str]) -> int:
-    """`shotstream train STAGE --out FOLDER`."""
-    _need("accelerate", "peft")
-    config = in_one_line(lambda: parse(arguments))
-    if getattr(config, "tensorboard", False):
-        _need("tensorboard")
-    train_all(config) if isinstance(config, AllConfig) else train(config)
-    return 0
 
 
 def train(config) -> None:
@@ -140,26 +121,3 @@ def _is_finished(name: str, stage: RunConfig) -> bool:
 
 def _with_steps(name: str, stage: RunConfig) -> str:
     return f"{name} ({stage.steps} steps)" if isinstance(stage, StageConfig) else name
-
-
-def parse(arguments: list[str]):
-    """The configuration that a command line asks for."""
-    first = argparse.ArgumentParser(prog="shotstream train", add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=sorted(RECIPES), default="toybox")
-    chosen, rest = first.parse_known_args(arguments)
-    defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
-    defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
-    defaults |= {"tables": TablesConfig(tyro.MISSING, preset=chosen.preset)}
-    choices = [Annotated[type(config), _subcommand(name, config)] for name, config in defaults.items()]
-    return tyro.cli(Union[tuple(choices)], prog="shotstream train", description=ABOUT, args=rest)  # noqa: UP007
-
-
-def _subcommand(name: str, config) -> object:
-    about = type(config).__doc__.splitlines()[0]
-    return tyro.conf.subcommand(name, default=config, description=about, prefix_name=False)
-
-
-def _need(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise CheckpointError(f"training needs {' and '.join(missing)}: pip install 'shotstream_lite[train]'")

@@ -5,12 +5,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.codec import pixel_frames
 from shotstream_lite.distributed import gathered
 from shotstream_lite.film import write_strip
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.batches import Films, usual
@@ -34,6 +33,7 @@ def stream_settings(config: NextShotConfig, films: Films, factor: int) -> Stream
         budget=config.budget,
         policy=config.policy,
         phase=config.phase,
+        own_captions=config.captions == "per-shot",
         shift=config.shift,
         text_tokens=config.text_tokens,
         **student,

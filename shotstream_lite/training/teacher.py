@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.flow import SigmaTable, add_noise
+from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.align import aligned

@@ -80,7 +80,7 @@ def check_dmd_formula(case: Case, record: Record) -> None:
     """Gradient and losses of distribution matching on given predictions."""
     context, noise, fake_x0 = (record.latents(f"in.{k}") for k in ("context_latents", "noise", "fake_x0_cond"))
     pred_x0 = record.latents("in.pred_x0").requires_grad_()
-    level = intra_shot.score_level(record["in.timestep_index"][None], case.table)
+    level = dmd.score_level(record["in.timestep_index"][None], case.table)
     check_score_input(record, "", level, with_context(context, add_noise(pred_x0, noise, level[1])))
     real_x0 = dmd.guided(
         record.latents("in.real_x0_cond"), record.latents("in.real_x0_uncond"), record["in.guidance_scale"]
@@ -95,7 +95,7 @@ def check_dmd_formula(case: Case, record: Record) -> None:
     record.check("generator loss", "out.loss_float64", loss)
     record.check_latents("generator loss", "out.dloss_dpred_x0", torch.autograd.grad(loss, pred_x0)[0])
 
-    level = intra_shot.score_level(record["critic.in.timestep_index"][None], case.table)
+    level = dmd.score_level(record["critic.in.timestep_index"][None], case.table)
     generated, noise = record.latents("critic.in.generated_x0"), record.latents("critic.in.noise")
     noisy = add_noise(generated, noise, level[1])
     record.check("critic's input", "critic.out.sigma", level[1])
@@ -120,15 +120,15 @@ def check_dmd_generator(case: Case, record: Record) -> None:
     generated = recorded_rollout(case, record, ShotCache)
     record.check_latents("rollout", "out.pred_x0", generated)
 
-    level = intra_shot.score_level(rows, case.table)
+    level = dmd.score_level(rows, case.table)
     noisy = add_noise(generated.detach(), noise, level[1])
     record.check_level("scores", "out.dmd_timestep", level[0])
     record.check_latents("scores", "out.dmd_noisy_latents", noisy)
     seen = with_context(context, noisy)
     with torch.no_grad():
-        fake_x0 = intra_shot.score(case.fake, seen, level, captions, shot_ids)
-        real_x0 = intra_shot.score(case.student, seen, level, captions, shot_ids)
-        free_x0 = intra_shot.score(case.student, seen, level, uncond, shot_ids)
+        fake_x0 = dmd.score(case.fake, seen, level, captions, shot_ids)
+        real_x0 = dmd.score(case.student, seen, level, captions, shot_ids)
+        free_x0 = dmd.score(case.student, seen, level, uncond, shot_ids)
     record.check_latents("scores", "out.fake_x0_cond_with_context", fake_x0)
     record.check_latents("scores", "out.real_x0_cond_with_context", real_x0)
     record.check_latents("scores", "out.real_x0_uncond_with_context", free_x0)
@@ -138,7 +138,7 @@ def check_dmd_generator(case: Case, record: Record) -> None:
     record.check_latents("scores", "out.grad_normalized", grad)
 
     def loss_of(shot: Tensor) -> Tensor:
-        return intra_shot.generator_loss(
+        return dmd.generator_loss(
             shot,
             case.student,
             case.fake,
@@ -166,17 +166,15 @@ def check_dmd_critic(case: Case, record: Record) -> None:
     rows = record["in.critic_timestep_index"][None]
     with torch.no_grad():
         generated = recorded_rollout(case, record, ShotCache)
-        level = intra_shot.score_level(rows, case.table)
+        level = dmd.score_level(rows, case.table)
         seen = with_context(context, add_noise(generated, noise, level[1]))
-        fake_x0 = intra_shot.score(case.fake, seen, level, captions, shot_ids)
+        fake_x0 = dmd.score(case.fake, seen, level, captions, shot_ids)
     record.check_latents("rollout", "out.pred_x0", generated)
     record.check_level("score", "out.critic_timestep", level[0])
     record.check_level("score", "out.score_model_timestep", level[0])
     record.check_latents("score", "out.score_model_input", seen)
     record.check_latents("score", "out.fake_x0_with_context", fake_x0)
-    loss = intra_shot.fake_score_loss(
-        generated, case.fake, noise, rows, captions, shot_ids, context=context, table=case.table
-    )
+    loss = dmd.fake_score_loss(generated, case.fake, noise, rows, captions, shot_ids, context=context, table=case.table)
     record.check("loss", "out.loss", loss)
     record.check_gradients("gradients", "out.grad", case.fake, loss)
 

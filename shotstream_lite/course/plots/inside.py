@@ -8,9 +8,9 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
+from shotstream_lite.context import Context
 from shotstream_lite.course.plots.sheet import COLOURS, HATCHES, SHOT_TINTS, Sheet, drawn, subplots
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import Context
 from shotstream_lite.rope import SHOT_PHASE, rope_frequencies
 
 

@@ -14,19 +14,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, written
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.history import select
-from shotstream_lite.pipeline import ShotStreamPipeline, chunk_sizes
+from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import joint_pairs, own_pairs, stream_pairs
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import KINDS, Joint
 from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
 from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
-from shotstream_lite.rollout import clean_pass
+from shotstream_lite.rollout import chunk_sizes, clean_pass
 from shotstream_lite.training.ablations.baselines import LearntCut, widened
 from shotstream_lite.training.batches import (
     Films,

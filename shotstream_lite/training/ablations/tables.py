@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from shotstream_lite.bidirectional import TeacherPipeline
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.evaluation.films import Film, held_out_stories, render, tell
 from shotstream_lite.evaluation.report import CARRIED, DIMENSIONS, KEPT, SECOND, figures, with_sums
@@ -26,7 +25,7 @@ from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference
 from shotstream_lite.evaluation.worlds import world_of_size
 from shotstream_lite.files import write_text
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
@@ -192,19 +191,11 @@ def storyteller(row: Row, chain: list[NextShotConfig], steps: int) -> tuple[Shot
     if isinstance(last, StudentConfig):
         transformer = LearntCut.of(last, transformer)
     else:
-        kind = TargetCaptioned if last.captions == "target" else TeacherPipeline
+        kind = TeacherPipeline
         transformer = ChannelConcat.of(transformer, last.budget) if last.injection == "channel" else transformer
     pipeline = kind(transformer, codec, text, settings)
     pipeline.sampling_steps = steps  # of teachers
     return pipeline, None
-
-
-class TargetCaptioned(TeacherPipeline):
-    """A teacher whose context frames read the target's caption (Table 3)."""
-
-    def latents(self, captions, *others, **options):
-        """As in `TeacherPipeline`."""
-        return super().latents([captions[-1]] * len(captions), *others, **options)
 
 
 def measure(
