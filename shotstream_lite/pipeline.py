@@ -322,7 +322,7 @@ class TeacherPipeline(ShotStreamPipeline):
         batch, channels, _, height, width = context.shape
         yield sample_joint(
             self.transformer,
-            self._noise(generator)((batch, channels, length, height, width)),
+            self.noise(generator)((batch, channels, length, height, width)),
             embedded,
             euler_sigmas(self.sampling_steps, settings.shift),
             shot_ids=ids,

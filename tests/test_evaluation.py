@@ -3,15 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from shotstream_lite.measures import (
-    PHOTOGRAPHED,
-    consistency,
-    find_cuts,
-    is_dynamic,
-    planned_cuts,
-    sharpness,
-    shot_cut_accuracy,
-)
 
 from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.films import (
@@ -22,6 +13,15 @@ from shotstream_lite.evaluation.films import (
     rendered,
     training_stories,
     written,
+)
+from shotstream_lite.measures import (
+    PHOTOGRAPHED,
+    consistency,
+    find_cuts,
+    is_dynamic,
+    planned_cuts,
+    sharpness,
+    shot_cut_accuracy,
 )
 from shotstream_lite.toybox.dataset import story_of
 from shotstream_lite.toybox.probe import CAPTIONED, HIDDEN, UNCAPTIONED, Probe, truth

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shotstream_lite.measures import consistency
 
 from shotstream_lite.course.classroom import running_story, variants
 from shotstream_lite.course.exercises import (
@@ -30,6 +29,7 @@ from shotstream_lite.course.exercises.verdict import NotYet, ask, checker
 from shotstream_lite.course.plane import cloud_clean
 from shotstream_lite.flow import add_noise, shift_sigmas, to_clean
 from shotstream_lite.history import counts, select
+from shotstream_lite.measures import consistency
 from shotstream_lite.rollout import rollout
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox.renderer import render

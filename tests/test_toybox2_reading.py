@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from shotstream_lite.measures import Film
 
 from shotstream_lite.evaluation import sentences
 from shotstream_lite.evaluation.films import coded, tell
 from shotstream_lite.evaluation.films import render as render_film
 from shotstream_lite.evaluation.report import KEPT, figures, table
 from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.measures import Film
 from shotstream_lite.toybox.dataset import story_of as first_story_of
 from shotstream_lite.toybox2.dataset import lengths_of, story_of
 from shotstream_lite.toybox2.probe import Probe, draw_window

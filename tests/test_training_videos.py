@@ -23,12 +23,12 @@ from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.videos import (
     Video,
     encode_videos,
-    find_cuts,
     find_videos,
     frame_times,
     load_videos,
     read_shots,
     sampled,
+    shots_of,
 )
 
 CUTS = ((0, 20), (20, 45), (45, 60))  # the last is too short for a shot of 17 frames
@@ -50,7 +50,7 @@ def film(tmp_path):
 
 
 def test_cuts_are_found_where_they_are(film):
-    assert find_cuts(film) == list(CUTS)
+    assert shots_of(film) == list(CUTS)
     video = find_videos(film.parent)[0]
     assert video.ranges == CUTS and video.captions[1] == "Bars.shot1:a green one"
     film.with_suffix(".json").unlink()
@@ -138,7 +138,7 @@ def test_a_table_is_read_from_where_it_lies(tmp_path, monkeypatch):
 def test_cuts_of_a_variable_frame_rate_are_those_of_the_decoded_frames(tmp_path):
     """And a shot is sampled evenly in time, although the middle one's second half is shown at a third of the rate."""
     film = colour_film(tmp_path / "vfr.mp4", (40, 20, 20, 30), steps=(100, 300, 100, 100))
-    assert find_cuts(film) == [(0, 40), (40, 60), (60, 80), (80, 110)]
+    assert shots_of(film) == [(0, 40), (40, 60), (60, 80), (80, 110)]
     times = frame_times(film)
     assert len(times) == 110 and sampled(0, 40, 5, times) == np.linspace(0, 39, 5).round().tolist()
     assert sampled(40, 80, 3, times) == [40, 53, 79] and sampled(40, 80, 3, []) == [40, 60, 79]

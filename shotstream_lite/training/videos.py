@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from shotstream_lite.codec import Codec, pixel_frames, to_pixels
 from shotstream_lite.errors import CheckpointError, FilmError, StoryError, reason
-from shotstream_lite.evaluation import transitions
 from shotstream_lite.files import read_json
 from shotstream_lite.film import pyav
 from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
+from shotstream_lite.measures import PHOTOGRAPHED, find_cuts
 from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.story_files import beside, load_story, ranges, read_table
@@ -82,7 +82,7 @@ def frame_times(path: Path) -> list[int]:
         return sorted(packet.pts for packet in packets if packet.pts is not None and not packet.is_discard)
 
 
-def find_cuts(path: Path) -> list[tuple[int, int]]:
+def shots_of(path: Path) -> list[tuple[int, int]]:
     """The shots of a film as [start, end) of its `decoded` frames, by PySceneDetect; one if there is no cut.
 
     Frames are counted as they are decoded: where their rate varies, a time says nothing about their number.
@@ -95,7 +95,7 @@ def find_cuts(path: Path) -> list[tuple[int, int]]:
             count += 1
             yield frame.to_ndarray(format="rgb24")
 
-    cuts = transitions.find_cuts(pictures(), eye=transitions.PHOTOGRAPHED)
+    cuts = find_cuts(pictures(), eye=PHOTOGRAPHED)
     if not count:
         raise FilmError(f"{path}: not a video that can be read (it has no frames): replace or remove it")
     return list(pairwise([0, *cuts, count]))
@@ -283,7 +283,7 @@ def load_videos(folder: Path) -> RecordedFilms:
 
 
 def _of_file(path: Path) -> Video:
-    found, written = tuple(find_cuts(path)), path.with_suffix(".json")
+    found, written = tuple(shots_of(path)), path.with_suffix(".json")
     if not written.is_file():
         return Video(path, found)
     story = load_story(written)
