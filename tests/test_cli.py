@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from shotstream_lite import __version__
 from shotstream_lite.cli import COMMANDS, main
 from shotstream_lite.codec import StreamDecoder
+from shotstream_lite.errors import StoryError
 from shotstream_lite.film import Reel, read_film
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
 
@@ -106,6 +108,17 @@ def test_seeds_frames_and_sizes(folder, model_folder):
         films.append(read_film("film.mp4"))
     assert films[0].tobytes() == films[1].tobytes() != films[2].tobytes()
     assert films[3].shape == (10, 480, 720, 3) and films[4].shape == (26, 480, 320, 3)
+
+
+def test_a_shot_longer_than_any_of_training_is_named(folder, model_folder, capsys):
+    assert tell(model_folder, "--frames", "17") == 0
+    said = "shotstream: shot2 has 17 frames, the model was trained on 13 at most: it may fall apart"
+    assert said in capsys.readouterr().err.splitlines()
+    assert tell(model_folder) == 0
+    assert "fall apart" not in capsys.readouterr().err
+    assert StreamSettings(shot_frames=13, longest=21).longest_shot == 21
+    with pytest.raises(StoryError, match="longest is 22"):
+        StreamSettings(longest=22)
 
 
 def test_without_options_the_film_has_the_name_of_the_story(folder, model_folder):

@@ -110,6 +110,7 @@ class Tell:
 
         shots = session.script
         _name_unknown_words(pipeline, session)
+        _name_long_shots(pipeline, session)
         for part in remove_left(path):
             _say(f"{part}: left by a command that was killed, removed")
         total = sum(shot.frames or session.settings.shot_frames for shot in shots)
@@ -217,6 +218,15 @@ class Tell:
         """The settings asked for on the command line."""
         wishes = {"shot_frames": self.frames, "height": self.height, "width": self.width}
         return {name: value for name, value in wishes.items() if value is not None}
+
+
+def _name_long_shots(pipeline: "ShotStreamPipeline", session: "StorySession") -> None:
+    """Says so if a shot is longer than any the model was trained on."""
+    most = pipeline.settings.longest_shot
+    lengths = [shot.frames or session.settings.shot_frames for shot in session.script]
+    for number, frames in enumerate(lengths, start=1):
+        if frames > most:
+            _say(f"shot{number} has {frames} frames, the model was trained on {most} at most: it may fall apart")
 
 
 def _say(what: object) -> bool:

@@ -18,14 +18,15 @@ from shotstream_lite.story import check_frames
 MAX_STEPS = 100  # a chunk; the teacher takes 50
 _WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
 _WHOLE |= {"text_tokens": (1, 4096)}
-_OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt"}  # fixed when it was trained
+_OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt", "longest"}  # fixed when it was trained
 
 
 @dataclass(frozen=True)
 class StreamSettings:
     """How a model streams. What a story changes of it is saved with the story.
 
-    Units: height, width in pixels; shot_frames in pixel frames (4k+1); chunk, budget in latent frames; steps before the
+    Units: height, width in pixels; shot_frames in pixel frames (4k+1), as is the longest shot of its training (None: no
+    longer than shot_frames); chunk, budget in latent frames; steps before the
     shift, 1000 being pure noise; phase in radians a shot. The teacher alone is guided, away from negative_prompt; an
     empty one is an embedding of zeros. own_captions: remembered frames read the caption they were made with, not that
     of the shot that remembers them.
@@ -35,6 +36,7 @@ class StreamSettings:
     width: int = 96
     fps: int = 16
     shot_frames: int = 33
+    longest: int | None = None
     chunk: int = 3
     budget: int = 6
     policy: str = "dynamic"
@@ -52,6 +54,7 @@ class StreamSettings:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise StoryError(f"settings: {name} is {shown(repr(value))}: write a whole number from {low} to {high}")
         check_frames(self.shot_frames, "settings: shot_frames")
+        check_frames(self.longest, "settings: longest")
         if self.policy not in list(POLICIES):
             raise StoryError(f"settings: policy is {shown(repr(self.policy))}: write one of {', '.join(POLICIES)}")
         if not isinstance(self.own_captions, bool):
@@ -66,6 +69,11 @@ class StreamSettings:
             fix = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
             raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {fix}")
         object.__setattr__(self, "steps", tuple(self.steps))
+
+    @property
+    def longest_shot(self) -> int:
+        """Pixel frames of the longest shot the model has seen; longer ones may fall apart."""
+        return max(self.shot_frames, self.longest or 0)
 
     def changed(self, changes: Mapping[str, Any]) -> "StreamSettings":
         """These settings with what a story may change of them. Raises StoryError for a wrong name or value."""

@@ -43,7 +43,7 @@ def lessons(pipeline: ShotStreamPipeline) -> dict[str, str]:
 
 def longest(settings: StreamSettings) -> int:
     """Pixel frames of the longest shot the model was trained on: none is longer here."""
-    return settings.shot_frames
+    return settings.longest_shot
 
 
 def frames_of(seconds: Any, settings: StreamSettings) -> int | None:
