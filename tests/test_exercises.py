@@ -10,21 +10,7 @@ import pytest
 import torch
 
 from shotstream_lite.course.classroom import running_story, variants
-from shotstream_lite.course.exercises import (
-    concatenation,
-    dmd,
-    drift,
-    flow,
-    forcing,
-    full,
-    history,
-    latents,
-    live,
-    measures,
-    memories,
-    rope,
-    telling,
-)
+from shotstream_lite.course.exercises import basics, memory, training, use
 from shotstream_lite.course.exercises.verdict import NotYet, ask, checker
 from shotstream_lite.course.plane import cloud_clean
 from shotstream_lite.flow import add_noise, shift_sigmas, to_clean
@@ -40,7 +26,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 def open_of(names):
     """The pixels that only some attributes change."""
-    return lambda story, index: np.any([latents.open_pixels(story, index)[name] for name in names], axis=0)
+    return lambda story, index: np.any([basics.open_pixels(story, index)[name] for name in names], axis=0)
 
 
 def first_frame_only(story, index):
@@ -101,7 +87,7 @@ def memory_guided(numbers="first", start="without", sign=1, whole=False):
 
 def forcing_mask(copy=False, ahead=False, noisy_past=False):
     def mask(context, frames, chunk):
-        right = forcing.teacher_forcing_mask(context, frames, chunk)
+        right = training.teacher_forcing_mask(context, frames, chunk)
         number, shot = torch.arange(frames) // chunk, slice(context, context + frames)
         if copy:
             right[context + frames :, shot] |= number[:, None] == number
@@ -161,99 +147,99 @@ def first_of_several(take, wishes):
 BALL, BOX = "Close-up: the red ball waves.", "Close-up: the blue box waves."
 
 WRONG = {
-    latents.check_frame_count: [
+    basics.check_frame_count: [
         (lambda s, fps: round(s * fps), "4k\\+1"),
         (lambda s, fps: int(s * fps) // 4 * 4 + 1, "not|round up|it is"),
         (lambda s, fps: math.ceil(s * fps / 4) * 4 + 1 + 4, "4 fewer|it is"),
         (lambda s, fps: math.ceil(s * fps) + 1, "it is"),
     ],
-    latents.check_open_pixels: [
+    basics.check_open_pixels: [
         (open_of(["hat"]), "another stripe changes it"),
         (open_of(["hat", "stripe"]), "another tint"),
         (lambda story, index: np.zeros((64, 96), bool), "another hat"),
         (lambda story, index: np.zeros((33, 64, 96), bool), "shape"),
     ],
-    flow.check_unshift: [
+    basics.check_unshift: [
         (lambda s, shift: float(shift_sigmas(torch.tensor(s), shift)), "second time"),
         (lambda s, shift: s / shift, "denominator"),
         (lambda s, shift: s / (shift + (shift - 1) * s), "sign"),
     ],
-    flow.check_heun: [
+    basics.check_heun: [
         (lambda model, x, s, f: x + (f - s) * model(x, s), "Euler"),
         (heun(second="same level"), "both flows are at sigma 1"),
         (heun(signs=-1), "away from the data"),
         (heun(mean=False), "alone"),
     ],
-    history.check_paper_counts: [
+    basics.check_paper_counts: [
         (counts, "released code"),
         (lambda n, budget: [budget // n + budget % n, *[budget // n] * (n - 1)] if n else [], "comes last"),
         (lambda n, budget: [budget // n] * n if n else [], "whole budget"),
         (lambda n, budget: [budget // n] * n, "ZeroDivisionError|whole budget"),
     ],
-    history.check_policy: [
+    basics.check_policy: [
         (lambda shots, budget: [(i, 0) for i in range(len(shots))], "keep 1 to 6|grey levels"),
         (lambda shots, budget: select([len(s) for s in shots], budget), "grey levels"),
         (lambda shots, budget: [(len(shots) - 1, f) for f in range(0, 33, 6)], "grey levels"),
         (lambda shots, budget: [(0, 32), (0, 0)], "oldest first"),
         (lambda shots, budget: [(1, 33)], "both inside"),
     ],
-    dmd.check_normaliser: [
+    training.check_normaliser: [
         (lambda pred, real: (pred - real).abs().mean(), "one number"),
         (lambda pred, real: (pred - real).abs().sum((1, 2, 3, 4), keepdim=True), "not their sum"),
         (lambda pred, real: (pred - real).square().mean((1, 2, 3, 4), keepdim=True).sqrt(), "root mean square"),
         (lambda pred, real: (pred - real).abs().mean((1, 2, 3, 4)), "keep the dimensions"),
         (lambda pred, real: (pred - real).mean((1, 2, 3, 4), keepdim=True), "sign|it is"),
     ],
-    dmd.check_particle_step: [
+    training.check_particle_step: [
         (particles(critic=False), "larger bump"),
         (particles(sign=-1), "sign"),
         (particles(noisy=False), "other bump"),
         (particles(rate=0.0005), "other bump"),
     ],
-    memories.check_cache_bytes: [
+    memory.check_cache_bytes: [
         (lambda layers, heads, dim, tokens, size: layers * heads * dim * tokens * size, "so are values"),
         (lambda layers, heads, dim, tokens, size: 2 * layers * dim * tokens * size, "head"),
         (lambda layers, heads, dim, tokens, size: 2 * layers * heads * dim * tokens, "bytes"),
     ],
-    memories.check_without_clean_pass: [
+    memory.check_without_clean_pass: [
         (lambda *inputs: list(rollout(*inputs)), "still a pass at timestep 0"),
         (without_clean_pass(always_start=0), "start at \\[0\\]"),
         (without_clean_pass(renoise=False), "off by"),
         (without_clean_pass(steps=3), "12"),
     ],
-    rope.check_relative_angle: [
+    memory.check_relative_angle: [
         (lambda f, k, pair, pairs: (f + k / 6) * 10000 ** (-pair / pairs), "not to the position"),
         (lambda f, k, pair, pairs: f * 10000 ** (-pair / pairs) - k / 6, "not back"),
         (lambda f, k, pair, pairs: f * 10000 ** (-pair / pairs), "cuts"),
         (lambda f, k, pair, pairs: f * 10000 ** (-2 * pair / pairs) + k / 6, "pairs, not channels"),
     ],
-    rope.check_phase_schedule: [
+    memory.check_phase_schedule: [
         (lambda n: n / 6, "for 19 shots apart"),
         (lambda n: 1 / 6, "within a shot"),
         (lambda n: min(n, 1) / 6, "look alike"),
         (lambda n: 3 * (1 - math.exp(-n)), "trained with 1/6"),
         (lambda n: math.pi * abs(math.sin(n / 6 / math.pi)) if n != 1 else 1 / 6, "less than"),
     ],
-    drift.check_error_after: [
+    training.check_error_after: [
         (lambda fresh, gain, shots: fresh * gain**shots, "adds its own"),
         (lambda fresh, gain, shots: fresh * shots, "the gain"),
         (lambda fresh, gain, shots: fresh * sum(gain**i for i in range(shots + 1)), "one shot too many"),
         (lambda fresh, gain, shots: fresh / (1 - gain), "settles"),
     ],
-    drift.check_anchored: [
+    training.check_anchored: [
         (select, "reach half"),
         (lambda lengths, budget: select(lengths[:1], budget), "nothing of the newest"),
         (lambda lengths, budget: [(len(lengths) - 1, 0), *[(0, 0)] * 5], "oldest first"),
         (lambda lengths, budget: [(i, 0) for i in range(len(lengths))], "keep 1 to 6"),
         (lambda lengths, budget: [(len(lengths), 0)], "count from 0"),
     ],
-    concatenation.check_caption_rows: [
+    memory.check_caption_rows: [
         (lambda context, shot, frames: [*context, *[shot] * frames], "shot numbers"),
         (lambda context, shot, frames: [0] * (len(context) + frames), "characters mix"),
         (lambda context, shot, frames: context, "the context too"),
         (lambda context, shot, frames: [*range(len(context)), *[len(context)] * frames], "it is"),
     ],
-    concatenation.check_memory_guidance: [
+    memory.check_memory_guidance: [
         (
             lambda flow, context, noisy, ids, w: flow(torch.cat((context, noisy), 2), ids)[:, :, -noisy.shape[2] :],
             "plain",
@@ -263,39 +249,39 @@ WRONG = {
         (memory_guided(start="model"), "begin at"),
         (memory_guided(whole=True), "shot alone"),
     ],
-    forcing.check_mean_passes: [
+    training.check_mean_passes: [
         (lambda chunks, steps: 1 + chunks * steps + chunks - 1, "exit step"),
         (lambda chunks, steps: chunks * (steps + 1) / 2 + chunks - 1, "global cache"),
         (lambda chunks, steps: 1 + chunks * (steps + 1) / 2 + chunks, "no clean pass"),
         (lambda chunks, steps: 1 + chunks * (steps + 1) / 2, "clean passes"),
     ],
-    forcing.check_teacher_forcing_mask: [
+    training.check_teacher_forcing_mask: [
         (lambda context, frames, chunk: causal_mask(context, frames, chunk), "twice"),
         (forcing_mask(copy=True), "copy its answer"),
         (forcing_mask(ahead=True), "never looks ahead"),
         (forcing_mask(noisy_past=True), "nobody but the same chunk"),
         (lambda context, frames, chunk: causal_mask(context, 2 * frames, chunk), "may look at|may not look at"),
     ],
-    measures.check_no_cuts: [
+    use.check_no_cuts: [
         (lambda shots: 0.0, "never 0"),
         (lambda shots: math.exp(-(shots - 1)), "share of the film"),
         (lambda shots: math.exp(-1), "n - 1 cuts"),
         (lambda shots: 1 / shots, "1 - NSD"),
     ],
-    measures.check_metric: [
+    use.check_metric: [
         (lambda shots, who: 1.0, "does as well as"),
         (lambda shots, who: consistency(thumbnails(shots)), "again and again|stands still"),
         (lambda shots, who: float(np.abs(np.diff(np.float32(shots), axis=1)).mean()), "shaken"),
         (lambda shots, who: float(np.mean([np.float32(shot).std() for shot in shots])), "beats|as well as"),
         (lambda shots, who: float("nan"), "finite"),
     ],
-    telling.check_reads: [
+    basics.check_reads: [
         (lambda opening, shots: [f"{opening}shot{i}:{s}" for i, s in enumerate(shots, start=1)], "from 0"),
         (lambda opening, shots: [f"{opening} shot{i}: {s}" for i, s in enumerate(shots)], "no space"),
         (lambda opening, shots: [f"shot{i}:{s}" for i, s in enumerate(shots)], "begins with the global"),
         (lambda opening, shots: [opening + "".join(f"shot{i}:{s}" for i, s in enumerate(shots))], "one text|and its"),
     ],
-    telling.check_storyteller: [
+    basics.check_storyteller: [
         (five_shots(BALL, BOX, BOX, BALL), "write 5 to 8"),
         (five_shots(BALL, BOX, BALL, BOX, BALL), "away for two shots"),
         (five_shots(BALL, BOX, BOX, BOX, "Close-up: it is back."), "does not know"),
@@ -303,23 +289,23 @@ WRONG = {
         (five_shots(BALL, BOX, BOX, BOX, BALL), "only 1 different"),
         (five_shots(BALL, BOX, BOX, BOX, BALL, opening="A story by the sea."), "name two"),
     ],
-    full.check_tokens: [
+    use.check_tokens: [
         (lambda h, w, frames: (h // 8) * (w // 8) * ((frames - 1) // 4 + 1), "patch"),
         (lambda h, w, frames: (h // 16) * (w // 16) * frames, "share a latent"),
         (lambda h, w, frames: (h // 16) * (w // 16) * (frames // 4), "latent of its own"),
     ],
-    full.check_waiting: [
+    use.check_waiting: [
         (lambda parts, working, free: set(), "too much"),
         (lambda parts, working, free: set(parts), "is enough"),
         (lambda parts, working, free: {max(parts, key=parts.get)}, "is enough|too much"),
         (lambda parts, working, free: {"decoder"}, "names of the parts"),
     ],
-    live.check_turn_frame: [
+    use.check_turn_frame: [
         (lambda made, chunk: made, "not made anew"),
         (lambda made, chunk: -(-made // (4 * chunk)) * 4 * chunk, "3 frames earlier|first latent"),
         (lambda made, chunk: (made + 3) // (4 * chunk) * 4 * chunk + 4 * chunk - 3, "not made twice"),
     ],
-    live.check_director: [
+    use.check_director: [
         (director(at_once), "too early|may be lost"),
         (director(late), "too late"),
         (director(again), "once"),
@@ -364,21 +350,7 @@ def solutions():
 
 @pytest.mark.parametrize(("path", "code"), list(solutions()))
 def test_the_solution_of_a_notebook_passes_its_checker(path, code):
-    modules = (
-        latents,
-        flow,
-        history,
-        dmd,
-        memories,
-        rope,
-        drift,
-        measures,
-        telling,
-        full,
-        live,
-        concatenation,
-        forcing,
-    )
+    modules = (basics, memory, training, use)
     names = {check.__name__: check for check in WRONG}
     scope = {name: value for module in modules for name, value in vars(module).items() if name in names}
     *body, last = code.strip().splitlines()
@@ -408,6 +380,6 @@ def test_nothing_given_back_and_errors_are_said_in_a_sentence():
 
 def test_open_pixels_hold_more_than_the_hat():
     story, _ = running_story()
-    by_name = latents.open_pixels(story, 0)
+    by_name = basics.open_pixels(story, 0)
     assert {"hat", "stripe", "tint", "sun", "landmarks"} == set(by_name)
     assert all(pixels.any() for pixels in by_name.values())

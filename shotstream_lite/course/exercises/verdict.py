@@ -1,6 +1,6 @@
 """What a checker answers: right, or in one sentence why not yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -68,3 +68,8 @@ def expect_number(answer: Callable, *inputs: Any, wanted: float, shown: str, hin
         return
     hint = next((f" ({why})" for value, why in hints.items() if abs(given - value) <= 1e-4 * max(1.0, abs(value))), "")
     raise NotYet(f"for {shown} you give {given:.6g}, it is {wanted:.6g}{hint}")
+
+
+def pairs(given: Iterable[Iterable[int]]) -> list[tuple[int, ...]]:
+    """For `ask_for`: (shot, frame) of each frame."""
+    return [tuple(int(i) for i in pair) for pair in given]
