@@ -12,6 +12,7 @@ from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, in_one_line,
 from shotstream_lite.commands.convert import Convert
 from shotstream_lite.commands.evaluate import Evaluate
 from shotstream_lite.commands.info import Info
+from shotstream_lite.commands.serve import Serve
 from shotstream_lite.commands.story import StoryCommand
 from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
@@ -22,6 +23,7 @@ from shotstream_lite.errors import ShotStreamError, one_line
 COMMANDS = {
     "tell": Tell,
     "studio": Studio,
+    "serve": Serve,
     "evaluate": Evaluate,
     "benchmark": Benchmark,
     "train": Train,

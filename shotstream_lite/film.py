@@ -163,30 +163,79 @@ class FilmWriter:
         if frame.shape[:2] != (self._stream.height, self._stream.width):
             size = f"{self._stream.height // self._scale} x {self._stream.width // self._scale}"
             raise FilmError(f"{self.path}: all frames must be {size} like the first: start another film")
-        picture = pyav().VideoFrame.from_ndarray(frame, format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace=pyav().video.reformatter.Colorspace.ITU709)
-        picture.pts = self.frames_written
-        self._container.mux(self._stream.encode(picture))
+        _add(self._container, self._stream, frame, self.frames_written)
         self.frames_written += 1
 
     def _open(self, height: int, width: int) -> None:
         self._scale = self.scale or default_scale(height, width)
         if height * self._scale % 2 or width * self._scale % 2:
             raise FilmError(f"{self.path}: H.264 needs even sides, not {height} x {width}: use an even scale")
-        encoder, options = _encoder()
         remove_left(self.path)
         self._part = Part(self.path)
         kind = FORMATS[self.path.suffix.lower()]
         growing = _GROWING if kind != "matroska" else {}
         self._container = pyav().open(str(self._part.path), "w", format=kind, container_options=growing)
-        self._stream = self._container.add_stream(encoder, rate=self.fps, options=options)
-        self._stream.height, self._stream.width = height * self._scale, width * self._scale
-        self._stream.pix_fmt = "yuv420p"
-        # Say how YUV becomes RGB: players guess otherwise, and the colours shift.
-        colours = pyav().video.reformatter
-        self._stream.codec_context.colorspace = colours.Colorspace.ITU709
-        self._stream.codec_context.color_primaries = colours.ColorPrimaries.BT709
-        self._stream.codec_context.color_trc = colours.ColorTrc.BT709
+        self._stream = _begin(self._container, self.fps, height * self._scale, width * self._scale)
+
+
+class FilmStream:
+    """A film as bytes while it is made: an MP4 in fragments, one a frame, each sent when the next frame comes."""
+
+    def __init__(self, fps: int, height: int, width: int) -> None:
+        self._file = _Sent()
+        options = {"movflags": "empty_moov+default_base_moof+frag_every_frame"}
+        self._container = pyav().open(self._file, "w", format="mp4", container_options=options)
+        self._stream, self._frames = _begin(self._container, fps, height, width), 0
+
+    def write(self, frames: np.ndarray) -> bytes:
+        """What is to be sent after these frames, uint8 [f, height, width, 3]."""
+        for frame in frames:
+            _add(self._container, self._stream, frame, self._frames)
+            self._frames += 1
+        return self._file.take()
+
+    def close(self) -> bytes:
+        """The rest, the last frame among it."""
+        if self._frames:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        return self._file.take()
+
+
+class _Sent:
+    """A file that can be written to its end only."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._data += data
+        return len(data)
+
+    def take(self) -> bytes:
+        """What was written since the last call."""
+        data, self._data = bytes(self._data), bytearray()
+        return data
+
+
+def _begin(container: Any, fps: int, height: int, width: int) -> Any:
+    """A new stream of pictures in H.264."""
+    encoder, options = _encoder()
+    stream = container.add_stream(encoder, rate=fps, options=options)
+    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+    # Say how YUV becomes RGB: players guess otherwise, and the colours shift.
+    colours = pyav().video.reformatter
+    stream.codec_context.colorspace = colours.Colorspace.ITU709
+    stream.codec_context.color_primaries = colours.ColorPrimaries.BT709
+    stream.codec_context.color_trc = colours.ColorTrc.BT709
+    return stream
+
+
+def _add(container: Any, stream: Any, frame: np.ndarray, number: int) -> None:
+    picture = pyav().VideoFrame.from_ndarray(frame, format="rgb24")
+    picture = picture.reformat(format="yuv420p", dst_colorspace=pyav().video.reformatter.Colorspace.ITU709)
+    picture.pts = number
+    container.mux(stream.encode(picture))
 
 
 @contextmanager

@@ -180,6 +180,12 @@ OPTIONS = [
     ),
     *(["studio", "--auth", value] for value in ("", "name", ":", "name:", ":word")),
     *(["studio", "--stories", value] for value in ("", "gone", "good.json", "a\0b", "x" * 5000)),
+    *(["serve", "--port", value] for value in ("-1", "65536", "x")),
+    *(["serve", "--host", value] for value in ("", "no such host", "a\0b")),
+    *(
+        ["serve", option, value]
+        for option, value in (("--weights", "teacher"), ("--auth", "name"), ("--preset", "toybx"))
+    ),
     *(["evaluate", f"--{name}", value] for name in ("stories", "shots") for value in ("0", "-1", "x", "1.5", "1" * 10)),
     *(["evaluate", "--seed", value] for value in ("-1", "x", str(2**63), str(2**60))),
     *(["evaluate", "--seen", f"--{name}", "1000000"] for name in ("stories", "shots")),

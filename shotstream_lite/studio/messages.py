@@ -28,12 +28,17 @@ PIECE = 12  # frames of a strip when a film is played again
 
 
 def strip(frames: np.ndarray) -> str:
-    """uint8 [f, height, width, 3] -> base64 of one JPEG, f * height rows. Small pictures keep all of their colour."""
+    """As `jpeg`, in base64."""
+    return base64.b64encode(jpeg(frames)).decode("ascii")
+
+
+def jpeg(frames: np.ndarray) -> bytes:
+    """uint8 [f, height, width, 3] -> one JPEG, f * height rows. Small pictures keep all of their colour."""
     small = frames.shape[1] < SMALL
     picture = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=90 if small else 75, subsampling=0 if small else 2)
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return file.getvalue()
 
 
 def stills(footage: Footage, count: int = TILES) -> str:

@@ -354,24 +354,31 @@ def _careful(app: Any) -> Callable[..., Awaitable[None]]:
     return answer
 
 
-def guarded(app: Any, hosts: Sequence[str], auth: tuple[str, str] | None) -> Callable[..., Awaitable[None]]:
+def guarded(
+    app: Any, hosts: Sequence[str], auth: tuple[str, str] | None, served: re.Pattern[str] = SERVED
+) -> Callable[..., Awaitable[None]]:
     """Lets in who calls the page by a name of its own, from its own page, with the password, for what it needs.
 
     Args:
         hosts: names it may be called by, besides addresses and localhost; "*" allows all.
         auth: (name, password) that everybody must give.
+        served: the paths that are answered.
     """
     known = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
     expected = base64.b64encode(":".join(auth).encode()).decode() if auth else None
 
-    async def refuse(send: Callable, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
+    async def close(send: Callable, status: int, text: str, *_: tuple[bytes, bytes]) -> None:
+        await send({"type": "websocket.close", "code": 1008, "reason": text[:120]})
+
+    async def answer(send: Callable, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
         kind = (b"content-type", b"text/plain; charset=utf-8")
         await send({"type": "http.response.start", "status": status, "headers": [kind, *headers]})
         await send({"type": "http.response.body", "body": text.encode()})
 
     async def guard(scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return await app(scope, receive, send)
+        refuse = close if scope["type"] == "websocket" else answer
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
         name = host_name(host)
@@ -385,7 +392,7 @@ def guarded(app: Any, hosts: Sequence[str], auth: tuple[str, str] | None) -> Cal
         if expected and scope["path"] != STARTED and not _has_password(headers.get("authorization", ""), expected):
             asks = (b"www-authenticate", b'Basic realm="shotstream studio", charset="UTF-8"')
             return await refuse(send, 401, "This page wants a name and a password.", asks)
-        if not SERVED.fullmatch(scope["path"]):
+        if not served.fullmatch(scope["path"]):
             return await refuse(send, 404, "Not found")
         return await app(scope, receive, send)
 
@@ -522,8 +529,6 @@ def build(
     stories: str | Path | None = None,
 ) -> Any:
     """The studio as a Gradio app, with a model on every device: `build().launch()`. Arguments as of `launch`."""
-    if weights in WHOLE_SHOTS:
-        raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
     password = name_and_password(auth)
     try:
         from starlette.middleware import Middleware
@@ -531,10 +536,17 @@ def build(
         from shotstream_lite.studio.app import StudioApp
     except ImportError:
         raise StoryError("the studio needs Gradio: pip install 'shotstream_lite[studio]'") from None
+    sessions = open_sessions(preset, weights, stories)
+    return StudioApp(sessions, application(sessions), Middleware(guarded, hosts, password))
+
+
+def open_sessions(preset: str | Path, weights: str, stories: str | Path | None = None) -> Sessions:
+    """No sessions yet, on a model on every device as it fits there. Raises CheckpointError and StoryError."""
+    if weights in WHOLE_SHOTS:
+        raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
     plans = {device: choose(preset, device).plan for device in devices()}
     pipelines = [ShotStreamPipeline.from_pretrained(preset, weights, *where) for where in plans.items()]
-    sessions = Sessions(pipelines, read_stories(stories, pipelines[0]) if stories else {})
-    return StudioApp(sessions, application(sessions), Middleware(guarded, hosts, password))
+    return Sessions(pipelines, read_stories(stories, pipelines[0]) if stories else {})
 
 
 def devices() -> list[str]:

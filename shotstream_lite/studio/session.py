@@ -96,6 +96,8 @@ class Session:
         self.outbox = Outbox()
         self.heard = monotonic()  # when the page last asked for something
         self.page: Any = None  # which page it is, of those that know the token
+        self.paced = True  # frames are made as they are asked for; else a shot is made at once
+        self.encode: Callable[[Any], dict[str, Any]] = lambda frames: {"jpeg": messages.strip(frames)}
         self.answered: tuple[int, dict[str, Any]] = (0, {})  # number of the latest request, and its answer
         self.project = Project()
         self.requests = threading.Lock()  # a page's requests are served one after the other
@@ -393,6 +395,13 @@ class Session:
 
     # What may be taken home
 
+    def open(self, caption: str) -> None:
+        """Says what holds for the whole story, before its first shot. Raises StoryError."""
+        check_caption(caption, "the story")
+        with self._lock:
+            self._fits(caption, Shot("x"))
+            self.project = self.project.put(replace(self.project.version, caption=caption))
+
     def save(self) -> str:
         """Everything as JSON text. Raises StoryError if there is nothing yet."""
         return timeline.save(self.project)
@@ -577,7 +586,7 @@ class Session:
     def _await_page(self, hurried: Callable[[], bool]) -> None:
         """Until the page asks for more. If others wait for the device, the rest of the shot is made at once."""
         waited = 0.0
-        while waited < PATIENCE and not hurried():
+        while self.paced and waited < PATIENCE and not hurried():
             if self._asked or self._cutting or self._dropping or self._closed:
                 return
             self._changed.wait(0.1)
@@ -793,7 +802,7 @@ class Session:
         shares = None if making.shares is None else [round(share, 4) for share in making.shares.tolist()]
         look = {"first": first, "count": len(frames), "caption": making.caption, "shares": shares}
         take.looks.append(look)
-        return {"kind": "frames", "take": take.id, "whole": making.whole, "jpeg": messages.strip(frames), **look}
+        return {"kind": "frames", "take": take.id, "whole": making.whole, **self.encode(frames), **look}
 
 
 MAX_BOARD = request.MAX_SHOTS  # a storyboard waits as a whole
