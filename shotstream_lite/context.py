@@ -50,17 +50,23 @@ def remember(
     policy: str,
     encoded: Callable[[Sequence[tuple[int, int]]], Sequence[Tensor]],
     like: Tensor,
+    captions: Sequence[Lines] = (),
 ) -> Context:
     """The frames that sparse history sampling picks. The first shot, number 1, sees zero latents of shot 0 (released).
+
+    Shots that the caption asks for are numbered as if they were the latest: phases stay in the range that was trained.
 
     Args:
         lengths: pixel frames of the earlier shots; none for a first shot, and for one that is told like a first one.
         encoded: (shot, pixel frame) of each frame to its latent [channels, h, w].
         like: any latents [channels, *, h, w].
+        captions: of all shots and, last, of the one to come; only `history.asked` reads them, each shot's own part.
     """
     blank = torch.zeros_like(like[:, :1]).repeat(1, budget if not lengths else 0, 1, 1)
     if not lengths:
         return Context(blank, (0,) * budget, 1)
-    picked = select(lengths, budget, policy)
+    own = [line_at(lines, 0).partition(f"shot{shot}:")[2] for shot, lines in enumerate(captions)]
+    picked = select(lengths, budget, policy, own)
     latents = torch.stack(list(encoded(picked)), dim=1) if picked else blank
-    return Context(latents, tuple(shot for shot, _ in picked), len(lengths), tuple(picked))
+    numbered = sorted({shot for shot, _ in picked}) if policy == "asked" else list(range(len(lengths)))
+    return Context(latents, tuple(numbered.index(shot) for shot, _ in picked), len(numbered), tuple(picked))

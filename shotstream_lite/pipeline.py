@@ -167,7 +167,7 @@ class ShotStreamPipeline:
         again: Again | None = None,
     ) -> Iterator[Tensor]:
         """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
-        context = self.context(past, settings)
+        context = self.context(past, settings, captions)
         cache = self.begin(context, *self.read(captions, context, settings), length, settings)
         generator = torch.Generator().manual_seed(seed)
         chunks = rollout(
@@ -262,8 +262,11 @@ class ShotStreamPipeline:
                     yield to_host(to_frames(pixels)).numpy()
 
     @torch.inference_mode()
-    def context(self, past: Sequence[Footage], settings: StreamSettings) -> Context:
-        """The frames sparse history sampling picks (paper sec. 4.1), each encoded alone and once only."""
+    def context(self, past: Sequence[Footage], settings: StreamSettings, captions: Sequence[Lines] = ()) -> Context:
+        """The frames sparse history sampling picks (paper sec. 4.1), each encoded alone and once only.
+
+        captions: of all shots and of the one to come, see `context.remember`
+        """
         size = self.codec.latent_size(settings.height, settings.width)
         blank = torch.zeros(self.codec.channels, 1, *size, device=self.device, dtype=self.transformer.dtype)
         lengths = [footage.length for footage in past]
@@ -274,7 +277,7 @@ class ShotStreamPipeline:
                 self._remembered.popitem(last=False)
             return stills
 
-        context = remember(lengths, settings.budget, settings.policy, encoded, blank)
+        context = remember(lengths, settings.budget, settings.policy, encoded, blank, captions)
         return replace(context, latents=context.latents[None])
 
     def _still(self, footage: Footage, frame: int) -> Tensor:
@@ -315,7 +318,7 @@ class TeacherPipeline(ShotStreamPipeline):
         again: Again | None = None,
     ) -> Iterator[Tensor]:
         """The whole shot in one piece, [1, channels, length, h, w]; it reads its first caption, and nobody looks on."""
-        context, ids, reads, used = self.context(past, settings).told(captions, length, settings.own_captions)
+        context, ids, reads, used = self.context(past, settings, captions).told(captions, length, settings.own_captions)
         embedded = self.text(used)[None]
         negative = settings.negative_prompt
         generator = torch.Generator().manual_seed(seed)

@@ -7,7 +7,7 @@ import torch
 from shotstream_lite.codec import CodecError, latent_frames, to_frames
 from shotstream_lite.errors import StoryError
 from shotstream_lite.film import Reel
-from shotstream_lite.pipeline import REMEMBERED
+from shotstream_lite.pipeline import REMEMBERED, TeacherPipeline
 from shotstream_lite.session import StorySession
 
 
@@ -66,6 +66,26 @@ def test_the_context_is_what_history_picks_each_with_its_shot(pipeline):
     assert context.latents.shape == (1, pipeline.codec.channels, 6, 4, 6)
     picked = [pipeline.context([past[0]], pipeline.settings.changed({"budget": 2})).latents]
     assert torch.equal(picked[0], context.latents[:, :, :2])  # first and last frame, whatever else was asked for
+
+
+def test_a_shot_that_is_asked_for_counts_as_the_latest_but_one(pipeline):
+    """Its frame comes, with its own caption, numbered as a near shot's; of the shots between nothing is read."""
+    told = ["the ball in snow", "the ball at sea", "the box in a city", "the box in a city", "the ball in snow"]
+    captions = [f"A ball and a box.shot{i}:{line}" for i, line in enumerate(told)]
+    settings = pipeline.settings.changed({"policy": "asked", "budget": 2, "shot_frames": 9})
+    past = footage(4, frames=9)
+    context = pipeline.context(past, settings, captions)
+    assert context.picked == ((0, 0), (3, 0)) and context.shot_ids == (0, 1) and context.shot_id == 2
+    assert pipeline.context(past, settings).picked == ((2, 0), (3, 0))
+    teacher = TeacherPipeline(pipeline.transformer, pipeline.codec, pipeline.text, settings)
+    teacher.sampling_steps = 1
+    for teller in (teacher, pipeline):
+        films = []
+        for changed in (None, 0, 1, 3):
+            lines = [line + " again" if i == changed else line for i, line in enumerate(captions)]
+            films.append(torch.cat(list(teller.latents(lines, past, 1, 3, settings)), dim=2))
+        same = [torch.equal(films[0], other) for other in films[1:]]
+        assert same == [False, True, False]
 
 
 def test_before_the_first_shot_the_context_is_zero(pipeline):

@@ -770,14 +770,15 @@ class Session:
             self.notice(request.unknown_words(unknown), "warning")
 
     def _remembered(self, take: Take, settings: Any) -> list[dict[str, Any]]:
-        past = [one.told.footage for one in take.past]
+        past, captions = [one.told.footage for one in take.past], [one.shot.caption for one in (*take.past, take)]
+        lengths = [footage.length for footage in past]
         return [
             {
                 "shot": shot + 1 - sum(one.picture for one in take.past),
                 "frame": frame,
                 "picture": messages.strip(past[shot].frames(frame, 1)),
             }
-            for shot, frame in select([footage.length for footage in past], settings.budget, settings.policy)
+            for shot, frame in select(lengths, settings.budget, settings.policy, captions)
         ]
 
     def _begin_message(self, take: Take, past: Sequence[Take]) -> dict[str, Any]:
