@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from shotstream_lite.context import remember
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, written
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import joint_pairs, own_pairs, stream_pairs
 from shotstream_lite.rivals.film import FilmCache, begin_film
@@ -34,7 +34,6 @@ from shotstream_lite.training.batches import (
     draw_shot,
     drawn_length,
     next_shot_batch,
-    remember,
     shortest,
 )
 from shotstream_lite.training.captions import FrozenText, drop_captions
@@ -83,9 +82,14 @@ def film_batch(films: Films, draws: Draws, config: NextShotConfig, remembers: bo
         if shot is None:
             raise CheckpointError(f"films: hardly any story has {config.shots} shots: choose a smaller --shots")
         texts, target = films.captions(row, words), films.clip(row, shot)[:, :latents]
-        picked = select(films.lengths(row)[:shot], config.budget, config.policy) if remembers else []
-        stills = [films.still(row, s, f) for s, f in picked]
-        samples.append((target, *remember(texts, shot, picked, stills, target[:, :1], latents, config.budget)))
+        context = remember(
+            films.lengths(row)[:shot] if remembers else (),
+            config.budget,
+            config.policy,
+            lambda picked, row=row: [films.still(row, *place) for place in picked],
+            target,
+        )
+        samples.append((target, *context.told(texts[: shot + 1], latents)))
         clips = [films.clip(row, s)[:, :short] for s in range(shot - before, shot)]
         past.append(torch.stack(clips) if clips else target[None, :, :short][:0])
         lines.append(texts[shot - before : shot + 1])
