@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,41 @@ def remove_left(path: str | Path) -> list[Path]:
     gone, path = [], Path(os.path.realpath(path))
     for part in path.parent.glob(_literal(path.name) + _PART):
         with suppress(OSError):  # somebody is writing it
-            if fcntl:
-                with open(part, "r+b") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
+            with _locked(part):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
             gone.append(part)
     return gone
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """A file or folder that nobody else writes meanwhile. Raises OSError if somebody does, or who knows."""
+    folder = part.is_dir()
+    if not fcntl:
+        if folder:
+            raise OSError(f"{part}: cannot be locked here")
+        yield
+        return
+    lock = os.open(part, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def part_folder(folder: Path) -> Iterator[Path]:
+    """An unfinished folder beside `folder`, of this writer alone, which is gone when the block ends, if it is still
+    there; so is what killed writers left. Raises OSError."""
+    remove_left(folder)
+    part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
+    part.mkdir(parents=True)
+    try:
+        with _locked(part) if fcntl else nullcontext():
+            yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
@@ -183,21 +212,18 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
         check_new(folder, error)
     with writing(folder, error):
         folder = Path(os.path.realpath(folder))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
-        part.mkdir()
-        old = part.with_suffix(".old")
-        try:
-            yield part
-            share(part)
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-            if old.exists() and not folder.exists():
-                os.replace(old, folder)
-            shutil.rmtree(old, ignore_errors=True)
+        with part_folder(folder) as part:
+            old = part.with_suffix(".old")
+            try:
+                yield part
+                share(part)
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(part, folder)
+            finally:
+                if old.exists() and not folder.exists():
+                    os.replace(old, folder)
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def check_name(path: Path, option: str) -> None:

@@ -7,12 +7,14 @@ import io
 import json
 import os
 import re
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import av
@@ -849,6 +851,22 @@ def test_the_page_opens_behind_any_proxy_and_serves_nothing_else(opened, monkeyp
         assert fetched(f"{url}api/act", {"text": "x" * 3_000_000})[0] == 413
     with pytest.raises(urllib.error.URLError):
         fetched(url)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_hosts_of_ipv6(opened, capfd, host):
+    """And its first port is taken already, which Gradio would find out by an error that it prints."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with ExitStack() as taken:
+        with suppress(OSError):  # or somebody has it
+            taken.enter_context(socket.create_server(("::1", server.PORTS[0]), family=socket.AF_INET6))
+        with opened(host=host) as studio:
+            out, err = capfd.readouterr()
+            assert re.fullmatch(r"http://\[::1\]:\d+/", studio.url) and studio.url in out and not err
+            assert fetched(studio.url)[0] == fetched(f"{studio.url}studio/")[0] == 200
 
 
 def test_in_a_notebook_gradio_shows_it_below_the_cell(opened, monkeypatch):

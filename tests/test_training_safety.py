@@ -29,7 +29,7 @@ from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_sho
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
-from shotstream_lite.training.weights import earlier
+from shotstream_lite.training.weights import earlier, save_whole
 
 QUICK = {"steps": 2, "save_every": 1, "batch": 1, "sample_every": 0, "warmup": 0, "lr": 1e-2}
 PAIRS = {"pairs": 3, "batch": 1, "student_steps": (1000, 500), "sampling_steps": 2}
@@ -350,6 +350,24 @@ def test_shipping_replaces_nothing_unasked(trained, tmp_path, capsys, monkeypatc
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no modes")
+def test_two_writers_of_one_model_do_not_meet(tmp_path):
+    """Neither takes the other's unfinished folder for one that a killed writer left, which goes."""
+    folder, left = tmp_path / "teacher", tmp_path / "teacher.0123abcd.part"
+    left.mkdir()
+
+    class Model:
+        def __init__(self, name, meanwhile=lambda: None):
+            self.name, self.meanwhile = name, meanwhile
+
+        def save_pretrained(self, part):
+            os.makedirs(part, exist_ok=True)
+            (part / "config.json").write_text(self.name)
+            self.meanwhile()
+
+    save_whole(Model("slow", lambda: save_whole(Model("quick"), folder)), folder)
+    assert (folder / "config.json").read_text() == "slow" and os.listdir(tmp_path) == ["teacher"]
+
+
 def test_what_is_written_can_be_read_by_others(trained, tmp_path):
     keep(tmp_path / "film.safetensors", {"clips": torch.zeros(2)}, "key")
     train_teacher(TeacherConfig(tmp_path, after=(trained,), **QUICK), tiny_films())

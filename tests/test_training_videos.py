@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 import torch
 from training_run import CHANNELS
@@ -15,6 +16,7 @@ from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.film import FilmError, FilmWriter
+from shotstream_lite.kept import keep
 from shotstream_lite.toybox.dataset import key_frames
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.batches import next_shot_batch
@@ -150,6 +152,19 @@ def test_shots_may_overlap(tmp_path):
     together = list(read_shots(Video(film, ranges), 5, *SIZE))
     alone = [next(read_shots(Video(film, (only,)), 5, *SIZE)) for only in ranges]
     assert all(np.array_equal(*pair) for pair in zip(together, alone, strict=True))
+
+
+def test_encoded_films_stay_on_disk_until_a_shot_is_drawn(tmp_path):
+    """Files are mapped: of two of 32 MiB, memory holds the shots that were asked for, and no loader has to wait."""
+    for number in range(2):
+        tensors = {"clips": torch.ones(8, 16, 4, 128, 256).half(), "stills": torch.zeros(8, 1, 4, 1, 1).half()}
+        tensors["key_frames"] = torch.tensor([0])
+        keep(tmp_path / f"video-{number}.safetensors", tensors, "", captions=["a"] * 8)
+    del tensors
+    before = psutil.Process().memory_info().rss
+    films = load_videos(tmp_path)
+    assert films.clip(1, 7).sum() == 16 * 4 * 128 * 256
+    assert len(films) == 2 and psutil.Process().memory_info().rss - before < 2**25
 
 
 def test_films_are_kept_for_what_they_were_made_of(tmp_path, codec):

@@ -431,7 +431,7 @@ class Studio:
 
     def __init__(self, app: Any) -> None:
         self.sessions: Sessions | None = app.sessions
-        self.url: str = app.share_url or app.local_url
+        self.url: str = app.share_url or app.local_url.replace("//[::]:", "//[::1]:")  # :: is no address to go to
         self._app = app
 
     def close(self) -> None:
@@ -491,11 +491,15 @@ def launch(
         StoryError: an option that is no good, a port that is taken, a story that cannot be told.
         CheckpointError: as `ShotStreamPipeline.from_pretrained`, and for weights that do not stream.
     """
+    host = host[1:-1] if re.fullmatch(r"\[.*\]", host) else host  # [::1], as in an address
     listen(host, port).close()  # what cannot be opened is said before the model is loaded
     own = ["*"] if share else [] if is_address(host) else [host]
     app = build(preset, weights, hosts=(*hosts, *own), auth=auth, stories=stories)
     notebook = in_notebook()
     try:
+        if ":" in host and port is None:  # Gradio looks for a free one of IPv4
+            with listen(host, None) as found:
+                port = found.getsockname()[1]
         app.launch(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from shotstream_lite.codec import Codec, for_cpu
 from shotstream_lite.distributed import gathered, unsharded_class
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.files import read_json, share, writing
+from shotstream_lite.files import part_folder, read_json, share, writing
 from shotstream_lite.models.folder import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
 from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
@@ -106,22 +105,17 @@ def save_whole(model: Any, folder: Path, config: RunConfig | None = None) -> Non
 
     A kill leaves no half-written folder or file. Raises CheckpointError if the disk refuses.
     """
-    part = folder.with_name(folder.name + ".part")
-    with writing(folder, CheckpointError):
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            model.save_pretrained(part)
-            if isinstance(config, NextShot):
-                settings = json.dumps({name: getattr(config, name) for name in SHARED}, indent=2)
-                (part / "settings.json").write_text(settings + "\n", encoding="utf-8")
-            share(part)
-            if folder.is_dir():  # no moment without one
-                for path in part.iterdir():
-                    os.replace(path, folder / path.name)
-            else:
-                os.replace(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with writing(folder, CheckpointError), part_folder(folder) as part:
+        model.save_pretrained(part)
+        if isinstance(config, NextShot):
+            settings = json.dumps({name: getattr(config, name) for name in SHARED}, indent=2)
+            (part / "settings.json").write_text(settings + "\n", encoding="utf-8")
+        share(part)
+        if folder.is_dir():  # no moment without one
+            for path in part.iterdir():
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(part, folder)
 
 
 def save_text(text_encoder: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path, main: bool = True) -> None:
