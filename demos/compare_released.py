@@ -39,11 +39,11 @@ from shotstream_lite.attention import backend_in_use, preferring
 from shotstream_lite.benchmark import GLOBAL_CAPTION, caption, random_pipeline
 from shotstream_lite.codec import compile_norms, latent_frames, to_frames
 from shotstream_lite.errors import CheckpointError, StoryError
+from shotstream_lite.making import Making
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.report import check_report_path, machine, write_report
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story, captions
-from shotstream_lite.take import Take
 from shotstream_lite.transformer import compile_halves
 
 
@@ -169,7 +169,7 @@ def tell(
         redirect_stdout(io.StringIO()),
         patch.object(module, "torch", SameNoise(ours.settings.chunk, len(ours.settings.steps))),
         patch.object(theirs.vae, "decode_to_pixel", decode_and_take_turns),
-        patch.object(Take, "look_back"),  # what a shot remembers is encoded in its own time, as theirs is
+        patch.object(Making, "look_back"),  # what a shot remembers is encoded in its own time, as theirs is
         watch.watched(theirs.vae, "encode_to_latent"),
         watch.watched(ours.codec, "encode_frames"),
         watch.watched(ours.text.text_encoder, "forward"),

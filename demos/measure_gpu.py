@@ -176,7 +176,7 @@ def bench(m: Measurement, compiled: bool = False) -> None:
     """The full model, warm, and where its memory goes beyond what is counted."""
     folder = m.preset("model")
     chosen = choose(folder, m.device, download=False)
-    figures = benchmark.run(str(folder), 2 if m.shrink else 3, m.device, chosen.plan, True, compiled)
+    figures = benchmark.time_story(str(folder), 2 if m.shrink else 3, m.device, chosen.plan, True, compiled)
     m.put("figures", figures)
     m.put("memory", {"counted_gib": chosen.bytes / GIB, "taken_gib": figures["peak_mib"] / 1024})
     name = figures["machine"]["device"]

@@ -56,7 +56,7 @@ def caption(number: int) -> str:
     return f"{CAMERAS[number % 3]}: {CAST[number % 2]} {ACTIONS[number % 5]}."
 
 
-def run(
+def time_story(
     preset: str = "toybox",
     shots: int = 50,
     device: str = "cpu",

@@ -11,6 +11,7 @@ import numpy as np
 
 from shotstream_lite.errors import StoryError
 from shotstream_lite.film import Footage, Reel, read_picture, write_picture
+from shotstream_lite.making import Making
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.story import (
@@ -25,7 +26,6 @@ from shotstream_lite.story import (
     is_whole,
 )
 from shotstream_lite.story_files import load_story, save_story
-from shotstream_lite.take import Take
 
 OF_ONE_SHOT = ("policy", "budget", "phase", "own_captions", "steps", "shift", "chunk", "weights", "keep")
 """What may change from shot to shot: settings of the stream, which of the model's transformers tells, and how many of
@@ -72,7 +72,7 @@ class StorySession:
         pipeline.check(self.settings)
         self.seed = random.getrandbits(32) if seed is None else seed
         self._plan = Story(global_caption, seed=self.seed)
-        self.directed = False  # a chunk nobody saw may be made anew, see `Take.turn`
+        self.directed = False  # a chunk nobody saw may be made anew, see `Making.turn`
         self._reel = reel or Reel()
         self.remembered: tuple[ToldShot, ...] = ()  # pictures of one's own, as shots of one frame
         self.shots: tuple[ToldShot, ...] = ()
@@ -112,7 +112,7 @@ class StorySession:
         seed: int | None = None,
         turns: Sequence[CaptionChange] = (),
         settings: Mapping[str, Any] | None = None,
-    ) -> Take:
+    ) -> Making:
         """Tells one more shot.
 
         The input is checked at once; frames are made as the take is asked for them. The shot joins the story when
@@ -121,7 +121,7 @@ class StorySession:
         Args:
             frames: pixel frames, 4k+1; None for the settings' usual length.
             seed: None for the one that follows the last shot's.
-            turns: captions that follow on the way; `Take.turn` gives one while the shot is made.
+            turns: captions that follow on the way; `Making.turn` gives one while the shot is made.
             settings: what is different in this shot only, see OF_ONE_SHOT; saved with the story.
 
         Yields:
@@ -143,7 +143,7 @@ class StorySession:
         frames: int | None = None,
         seed: int | None = None,
         settings: Mapping[str, Any] | None = None,
-    ) -> Take:
+    ) -> Making:
         """Tells shot `number` (from 1; None for the last) once more, with another seed, caption, length or settings.
 
         A new caption replaces the old one and its turns. Earlier shots stay as they are. The old take and all later
@@ -225,7 +225,7 @@ class StorySession:
             yield from take
             self.script = self.script[1:]
 
-    def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Take:
+    def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Making:
         name = f"shot{len(past) + 1}"
         check_shot(shot, name)
         weights, settings = self._of_one_shot(shot.settings, name)
@@ -236,7 +236,7 @@ class StorySession:
         told = self.shots
         pipeline = self.pipeline if weights is None else self.pipeline.with_weights(weights)
 
-        def finish(take: Take, frames: np.ndarray) -> None:
+        def finish(take: Making, frames: np.ndarray) -> None:
             if self.shots is not told:
                 raise StoryError("the story's shots changed while this one was made: ask for it again")
             footage = self._reel.append(frames)
@@ -247,7 +247,7 @@ class StorySession:
         keep = shot.settings.get("keep")
         if keep is not None and (not is_whole(keep) or not 1 <= keep <= shot.frames):
             raise StoryError(f"settings of {name}: keep is {keep!r}: write how many of its {shot.frames} frames stay")
-        return Take(pipeline, story, [told.footage for told in before], settings, finish, keep, self.directed)
+        return Making(pipeline, story, [told.footage for told in before], settings, finish, keep, self.directed)
 
     def _of_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[str | None, StreamSettings]:
         """Whose weights tell the shot called `name` (None: the session's), and how; nothing is loaded yet.

@@ -38,10 +38,6 @@ class Shot:
     turns: tuple[CaptionChange, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def caption_at(self, frame: int) -> str:
-        """What holds at pixel frame `frame`."""
-        return next((turn.caption for turn in reversed(self.turns) if turn.frame <= frame), self.caption)
-
 
 @dataclass(frozen=True)
 class Picture:

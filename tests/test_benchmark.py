@@ -58,7 +58,7 @@ def test_the_teacher_is_measured_where_it_alone_is(model_folder, tmp_path, monke
     shutil.copytree(model_folder, tmp_path / "model")
     (tmp_path / "model" / "transformer").rename(tmp_path / "model" / "teacher")
     monkeypatch.setattr(TeacherPipeline, "sampling_steps", 2)
-    figures = benchmark.run(str(tmp_path / "model"), shots=2, weights="teacher")
+    figures = benchmark.time_story(str(tmp_path / "model"), shots=2, weights="teacher")
     assert figures["weights"] == "teacher" and len(figures["transformer_chunk_seconds"]) == 1
     assert "model, teacher: 2 shots" in benchmark.report_text(figures)
 

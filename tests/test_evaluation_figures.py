@@ -11,7 +11,7 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation import run as running
 from shotstream_lite.evaluation.films import Film
 from shotstream_lite.evaluation.pictures import contact_sheet, stills
-from shotstream_lite.evaluation.report import FRECHET, run
+from shotstream_lite.evaluation.report import FRECHET, evaluate
 from shotstream_lite.evaluation.run import Evaluation, model_specs
 from shotstream_lite.evaluation.statistics import (
     FrechetSpace,
@@ -137,7 +137,7 @@ def small(model_folder, probe_file, names=(f"student@{SMALL}",), **options):
 
 def test_an_evaluation_compares_tellers_with_real_film(model_folder, probe_file, tmp_path):
     names = (f"student@{SMALL}", f"student@{SMALL},budget=2")
-    report, table = run(small(model_folder, probe_file, names, pictures=tmp_path / "sheets"))
+    report, table = evaluate(small(model_folder, probe_file, names, pictures=tmp_path / "sheets"))
     assert list(report["films"]) == ["real film", *names]
     json.dumps(report, allow_nan=False)
     real = report["films"]["real film"]
@@ -150,7 +150,7 @@ def test_an_evaluation_compares_tellers_with_real_film(model_folder, probe_file,
 
 
 def test_an_interrupted_evaluation_goes_on(model_folder, probe_file, tmp_path, monkeypatch, calls):
-    whole = run(small(model_folder, probe_file))
+    whole = evaluate(small(model_folder, probe_file))
     tell = running.tell
 
     def stop_at_second(pipeline, story, seed, given):
@@ -161,22 +161,22 @@ def test_an_interrupted_evaluation_goes_on(model_folder, probe_file, tmp_path, m
     keep = tmp_path / "kept"
     monkeypatch.setattr(running, "tell", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
-        run(small(model_folder, probe_file, keep=keep))
+        evaluate(small(model_folder, probe_file, keep=keep))
     monkeypatch.setattr(running, "tell", tell)
     seen = calls(running, "tell")
-    assert run(small(model_folder, probe_file, keep=keep)) == whole
+    assert evaluate(small(model_folder, probe_file, keep=keep)) == whole
     assert [seed for _, _, seed, *_ in seen] == [1]
-    assert run(small(model_folder, probe_file, keep=keep, pictures=tmp_path)) == whole and len(seen) == 1
+    assert evaluate(small(model_folder, probe_file, keep=keep, pictures=tmp_path)) == whole and len(seen) == 1
     assert (tmp_path / "story-0001.png").is_file() and (keep / f"student@{SMALL}" / "story-0001.mp4").is_file()
 
 
 def test_other_seeds_probes_and_weights_are_told_again(model_folder, probe_file, tmp_path, calls):
     seen = calls(running, "tell")
-    run(small(model_folder, probe_file, keep=tmp_path, stories=1))
-    run(small(model_folder, probe_file, keep=tmp_path, stories=1, seed=1))
+    evaluate(small(model_folder, probe_file, keep=tmp_path, stories=1))
+    evaluate(small(model_folder, probe_file, keep=tmp_path, stories=1, seed=1))
     other = tmp_path / "probe.safetensors"
     save_probe(Probe(), other)
-    run(small(model_folder, other, keep=tmp_path, stories=1, seed=1))
+    evaluate(small(model_folder, other, keep=tmp_path, stories=1, seed=1))
     assert [seed for _, _, seed, *_ in seen] == [0, 1_000_000, 1_000_000]
 
 
@@ -219,7 +219,7 @@ def test_bad_wishes_end_in_one_line(wrong, says, capsys, tmp_path, monkeypatch):
 
 def test_a_model_of_another_size_is_refused(model_folder, probe_file):
     with pytest.raises(StoryError, match="makes 32 x 48"):
-        run(small(model_folder, probe_file, ["student"]))
+        evaluate(small(model_folder, probe_file, ["student"]))
 
 
 def test_a_place_that_is_a_file_is_refused(model_folder, probe_file, tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run
 
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.report import run
+from shotstream_lite.evaluation.report import evaluate
 from shotstream_lite.evaluation.run import Evaluation, model_specs
 from shotstream_lite.toybox.probe import Probe, save_probe
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
@@ -42,10 +42,10 @@ def train_everything(folder: Path, shard: bool) -> None:
     train_inter_shot(InterShotConfig(folder, steps=7, lora_rank=4, shard=shard, **USUAL | {"betas": (0.0, 0.9)}), films)
 
 
-def evaluate(folder: Path, model: Path, name: str) -> None:
+def evaluate_here(folder: Path, model: Path, name: str) -> None:
     """Three stories of two shots, by whoever is there: the first process writes what all have measured."""
     specs = model_specs(["student@height=64,width=96,shot_frames=5"], model)  # in the size the probe reads
-    if measured := run(Evaluation(specs, stories=3, shots=2, probe=folder / "probe.safetensors")):
+    if measured := evaluate(Evaluation(specs, stories=3, shots=2, probe=folder / "probe.safetensors")):
         (folder / f"{name}.json").write_text(json.dumps(measured[0]))
 
 
@@ -59,7 +59,7 @@ def runs(tmp_path_factory, model_folder) -> Path:
         tiny_run(folder / name)
     processes = _launch(folder, model_folder)
     train_everything(folder / "one", shard=False)
-    evaluate(folder, model_folder, "alone")
+    evaluate_here(folder, model_folder, "alone")
     for process in processes:
         output, _ = process.communicate()
         assert process.returncode == 0, output
@@ -241,6 +241,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 
 if __name__ == "__main__":
     folder, model = map(Path, sys.argv[1:])
-    evaluate(folder, model, "together")
+    evaluate_here(folder, model, "together")
     for mode, shard in MODES.items():
         train_everything(folder / mode, shard)

@@ -75,7 +75,7 @@ class Visitor:
 
     def train_all(self, config: recipe.AllConfig) -> None:
         """A run that has been through all stages of its plan."""
-        stages = recipe.plan(config)
+        stages = recipe.stage_configs(config)
         for name, stage in stages.items():
             stage.check()
             if name != "films":

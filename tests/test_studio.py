@@ -357,7 +357,7 @@ def test_a_story_file_with_a_seed_is_the_film_that_tell_makes(page):
     page.idle()
     session = StorySession.of(page.session.pipeline, parse_story(json.dumps(story)))
     list(session.tell())
-    assert page.prints == [messages.fingerprint(told.footage) for told in session.shots]
+    assert page.prints == [messages.frames_digest(told.footage) for told in session.shots]
 
 
 def test_a_picture_is_remembered_forgotten_and_saved(sessions, page):

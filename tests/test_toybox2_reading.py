@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from shotstream_lite.evaluation import sentences
-from shotstream_lite.evaluation.films import coded, tell
-from shotstream_lite.evaluation.films import render as render_film
+from shotstream_lite.evaluation.films import coded, rendered_film, tell
 from shotstream_lite.evaluation.report import KEPT, figures, table
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.measures import Film
@@ -157,7 +156,7 @@ def test_the_first_shots_may_be_given(pipeline):
     story = first_story_of(3, 3)
     film = tell(pipeline, story, 5, given=2)
     lengths = [pipeline.settings.shot_frames] * 2
-    real = render_film(story, pipeline.settings.shot_frames).shots
+    real = rendered_film(story, pipeline.settings.shot_frames).shots
     assert film.given == 2 and len(film.shots) == 3
     assert all(np.array_equal(a, b) for a, b in zip(film.shots, real[:2], strict=False))
     assert [len(shot) for shot in film.shots[:2]] == lengths

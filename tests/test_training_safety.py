@@ -145,7 +145,7 @@ def test_all_runs_what_is_left_of_the_recipe(tmp_path, monkeypatch, capsys):
     stages = ["codec", "films", "base", "teacher", "causal-init", "intra-shot", "inter-shot", "decoder", "probe"]
     assert ran == stages[:4] + ["films", *stages[3:]]
     assert main(command) == 0 and ran[len(stages) + 2 :] == ["films"]  # which knows itself that nothing is missing
-    wan = recipe.plan(parse(["all", "--preset", "wan-1.3b", "--out", "x", "--start", "wan", "--compile"]))
+    wan = recipe.stage_configs(parse(["all", "--preset", "wan-1.3b", "--out", "x", "--start", "wan", "--compile"]))
     assert list(wan) == ["films", "teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"]
     assert [str(stage.start) for stage in wan.values()] == ["None", "wan", *["None"] * 4]
     assert all(stage.compile and stage.precision == "bf16" for stage in wan.values())

@@ -330,9 +330,9 @@ def test_the_key_frames_are_all_that_the_usual_memory_asks_for():
 
 def test_rows_share_what_they_have_in_common(tmp_path):
     config = tables.TablesConfig(tmp_path)
-    plans = {(row.table, row.name): [stage.out.name for stage in tables.plan(config, row)] for row in ROWS}
+    plans = {(row.table, row.name): [stage.out.name for stage in tables.row_configs(config, row)] for row in ROWS}
     ours = plans["4", "ours"]
-    starts = {row.table: {tables.plan(config, r)[0].start for r in ROWS if r.table == row.table} for row in ROWS}
+    starts = {row.table: {tables.row_configs(config, r)[0].start for r in ROWS if r.table == row.table} for row in ROWS}
     assert starts == {
         "3": {tmp_path},
         "3 from base": {None},
@@ -358,7 +358,9 @@ def test_rows_share_what_they_have_in_common(tmp_path):
 
 def test_rows_distil_as_the_preset_does(tmp_path):
     """But the teacher is a finished one, and trains what the paper trains."""
-    teacher, _, *stages = tables.plan(tables.TablesConfig(tmp_path), next(row for row in ROWS if row.table == "4"))
+    teacher, _, *stages = tables.row_configs(
+        tables.TablesConfig(tmp_path), next(row for row in ROWS if row.table == "4")
+    )
     assert teacher.trained == "self-attention" and not teacher.text
     for stage, name in zip(stages, ("intra-shot", "inter-shot"), strict=True):
         usual = {key: value for key, value in RECIPES["toybox"][name].items() if key not in ("steps", "batch")}

@@ -21,12 +21,12 @@ from PIL import Image
 from shotstream_lite.commands.common import place
 from shotstream_lite.errors import StoryError
 from shotstream_lite.film import FilmWriter, write_picture
+from shotstream_lite.making import Making
 from shotstream_lite.models.folder import WEIGHTS
 from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import MAX_FRAMES
 from shotstream_lite.subtitles import write_captions
-from shotstream_lite.take import Take
 
 Model, Story = io.Custom("SHOTSTREAM_MODEL"), io.Custom("SHOTSTREAM_STORY")
 KEPT = 64  # stories, each a shot longer than the one before it; their frames lie in temporary files
@@ -52,7 +52,7 @@ def load(preset: str, weights: str) -> ShotStreamPipeline:
     return load_pipeline(preset, weights, *place(preset, None, False, {}))
 
 
-def longer(told: Told, asked: tuple, begin: Callable[[StorySession], Take]) -> io.NodeOutput:
+def longer(told: Told, asked: tuple, begin: Callable[[StorySession], Making]) -> io.NodeOutput:
     """The story with the shot that `begin` asks a copy of it for, and the shot's frames."""
     key = (told.key, asked)
     if key not in _kept:

@@ -73,9 +73,9 @@ class Benchmark:
         return figures, report_text(self.preset, figures)
 
     def _measure(self, changes: dict[str, int]) -> tuple[dict[str, Any], str]:
-        from shotstream_lite.benchmark import report_text, run
+        from shotstream_lite.benchmark import report_text, time_story
 
         device, plan = place(self.preset, self.device, self.float8, changes, download=not self.random_weights)
         how = (self.random_weights, self.compile, self.weights, changes, self.tiny_decoder)
-        figures = run(self.preset, self.shots, device, plan, *how)
+        figures = time_story(self.preset, self.shots, device, plan, *how)
         return figures, report_text(figures)

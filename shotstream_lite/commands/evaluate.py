@@ -75,16 +75,16 @@ class Evaluate:
             from shotstream_lite.evaluation.worlds import SECOND
 
             pipeline = model_specs(self.weights, self.preset)[0].pipeline("cpu")
-            result = sentences.run(pipeline, SECOND.load_probe(SECOND.probe), self.sentences)
+            result = sentences.evaluate_sentences(pipeline, SECOND.load_probe(SECOND.probe), self.sentences)
         else:
-            from shotstream_lite.evaluation.report import run
+            from shotstream_lite.evaluation.report import evaluate
             from shotstream_lite.evaluation.run import Evaluation, model_specs
 
             who = model_specs(self.weights, self.preset)
             options = {
                 name: getattr(self, name) for name in ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
             }
-            result = run(Evaluation(who, **options))
+            result = evaluate(Evaluation(who, **options))
         if result is None:  # one of several processes; the first one reports
             return 0
         figures, table = result

@@ -96,14 +96,14 @@ def written(story: Any, seed: int) -> Story:
 def tell(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> Film:
     """The story as a model tells it, after `given` shots of real film."""
     session = StorySession.of(pipeline, written(story, seed))
-    real = render(replace(story, takes=story.takes[:given]), session.settings.shot_frames)
+    real = rendered_film(replace(story, takes=story.takes[:given]), session.settings.shot_frames)
     session.given(real.shots)
     for _ in session.tell():
         pass
     return Film(story, [told.footage.frames() for told in session.shots], given)
 
 
-def render(story: Any, frames: int | None = None) -> Film:
+def rendered_film(story: Any, frames: int | None = None) -> Film:
     """The story as the renderer draws it, `frames` a shot (by default its world's usual number)."""
     world = world_of(story)
     return Film(story, [world.render(story, take, frames or world.frames) for take in story.takes])
@@ -124,7 +124,7 @@ def generated(pipeline: ShotStreamPipeline, stories: Sequence) -> Iterator[Film]
 
 def rendered(stories: Sequence) -> Iterator[Film]:
     """The stories as the renderer draws them."""
-    return (render(story) for story in stories)
+    return (rendered_film(story) for story in stories)
 
 
 def _split(wishes: str) -> list[str]:

@@ -45,7 +45,7 @@ SECOND_DRIFT = ("said/character", "said/action", "kept/all", *(f"kept/{kind}" fo
 DRIFT = ("said/character", "said/setting", "said/camera", "said/action", "carried/all of it", "intra/character")
 
 
-def run(evaluation: Evaluation) -> tuple[dict[str, Any], str] | None:
+def evaluate(evaluation: Evaluation) -> tuple[dict[str, Any], str] | None:
     """Measures; the figures for JSON and the table in words, or None in all processes but the first."""
     columns = measure_all(evaluation)
     if columns is None:

@@ -17,13 +17,13 @@ from shotstream_lite.evaluation.films import (
     ModelSpec,
     coded,
     held_out_stories,
-    render,
+    rendered_film,
     tell,
     training_stories,
     written,
 )
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
-from shotstream_lite.evaluation.store import Kept, check_folder, fingerprint
+from shotstream_lite.evaluation.store import Kept, check_folder, scores_key
 from shotstream_lite.evaluation.worlds import SECOND, World, world_of_size
 from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
@@ -119,7 +119,7 @@ class _Maker:
         self.kept: Kept | None = None
         if self.spec and evaluation.keep:
             which = evaluation.seed, evaluation.shots, evaluation.seen, evaluation.given
-            made_by = fingerprint(self.spec, evaluation.probe or world.probe, *which)
+            made_by = scores_key(self.spec, evaluation.probe or world.probe, *which)
             self.kept = Kept(evaluation.keep, name, made_by)
 
     def film(self, number: int, story: Any) -> tuple[Scores, list[np.ndarray] | None]:
@@ -137,7 +137,7 @@ class _Maker:
 
     def _make(self, story: Any, seed: int) -> Film:
         if self.spec is None or self.spec.weights == CODEC:
-            film = replace(render(story, self.frames), given=self.evaluation.given)
+            film = replace(rendered_film(story, self.frames), given=self.evaluation.given)
             return film if self.spec is None else coded(self.pipeline, film)
         return tell(self.pipeline, story, seed, self.evaluation.given)
 

@@ -50,7 +50,7 @@ def followed(sentence: Sentence, readings: Mapping[str, np.ndarray]) -> bool:
     return int(readings[question][-8:].mean(0).argmax()) == result
 
 
-def run(pipeline: ShotStreamPipeline, probe: Probe, seeds: int) -> tuple[dict[str, Any], str]:
+def evaluate_sentences(pipeline: ShotStreamPipeline, probe: Probe, seeds: int) -> tuple[dict[str, Any], str]:
     """Tells each sentence and its twin after the same first shot, from `seeds` seeds; the figures and a table."""
     marks = np.zeros((len(SENTENCES), seeds, 2))
     for seed in tqdm(range(seeds), desc="sentences", unit="seed"):

@@ -27,7 +27,7 @@ def check_folder(folder: Path, option: str) -> None:
         raise StoryError(f"{option} {folder}: cannot be written to: choose another folder")
 
 
-def fingerprint(spec: ModelSpec, probe: Path, *stories: int) -> str:
+def scores_key(spec: ModelSpec, probe: Path, *stories: int) -> str:
     """Changes with all that scores come from: weights, probe, settings, and what says which stories are told how."""
     folder = model_folder(spec.preset)
     mine = "transformer" if spec.weights == "student" else spec.weights

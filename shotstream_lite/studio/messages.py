@@ -54,7 +54,7 @@ def strips(footage: Footage) -> list[dict[str, Any]]:
     return [{"first": start, "count": count, "jpeg": strip(footage.frames(start, count))} for start, count in pieces]
 
 
-def fingerprint(footage: Footage) -> str:
+def frames_digest(footage: Footage) -> str:
     """Twelve letters that say whether two shots are the same, pixel by pixel."""
     return hashlib.sha256(footage.frames()).hexdigest()[:12]
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from shotstream_lite.errors import StoryError
 from shotstream_lite.film import default_scale
+from shotstream_lite.making import Making
 from shotstream_lite.session import StorySession
-from shotstream_lite.take import Take
 
 
 class StoryWidget(widgets.VBox):
@@ -29,7 +29,7 @@ class StoryWidget(widgets.VBox):
     def __init__(self, session: StorySession) -> None:
         self.session = session
         session.directed = True
-        self._take: Take | None = None
+        self._take: Making | None = None
         self._thread: threading.Thread | None = None
         self._frames: list[np.ndarray] = []  # of the shot that plays
         self._shown = 0  # how many of them were seen
@@ -118,14 +118,14 @@ class StoryWidget(widgets.VBox):
         if self._take:
             raise ValueError("A shot plays: stop it, or wait for its end.")
 
-    def _play(self, take: Take) -> None:
+    def _play(self, take: Making) -> None:
         self._take, self._frames, self._shown = take, [], 0
         self._done = self._stopped = False
         self.status.value = f"Making: {take.shot.caption}"
         self._thread = threading.Thread(target=self._run, args=(take,), daemon=True)
         self._thread.start()
 
-    def _run(self, take: Take) -> None:
+    def _run(self, take: Making) -> None:
         """Shows frames at the film's pace while a second thread makes the next chunk."""
         problems: list[Exception] = []
         made = self._maker.submit(self._make, take, problems)
@@ -146,7 +146,7 @@ class StoryWidget(widgets.VBox):
         self._list_shots()
         self.status.value = str(problems[0]) if problems else _facts(take)
 
-    def _make(self, take: Take, problems: list[Exception]) -> None:
+    def _make(self, take: Making, problems: list[Exception]) -> None:
         """Makes a chunk when the one before it is being shown, so that a change is seen soon."""
         begun = 0  # the first frame of the latest chunk
         try:
@@ -177,6 +177,6 @@ class StoryWidget(widgets.VBox):
         self.film.children = tuple(widgets.Label(line) for line in lines)  # a label shows text, never HTML
 
 
-def _facts(take: Take) -> str:
+def _facts(take: Making) -> str:
     speed = take.frames_made / take.seconds
     return f"{take.frames_made} frames, seed {take.shot.seed}, {speed:.0f} frames a second"

@@ -53,11 +53,11 @@ def frames_of(seconds: Any, settings: StreamSettings) -> int | None:
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < 1e6:
         raise StoryError("the length is no number of seconds: write one, or let the shot roll until you cut")
     frames = round(seconds * settings.fps / 4) * 4 + 1
-    check_frames(frames, settings, "frames")
+    check_length(frames, settings, "frames")
     return frames
 
 
-def check_frames(frames: int | None, settings: StreamSettings, name: str) -> None:
+def check_length(frames: int | None, settings: StreamSettings, name: str) -> None:
     """Raises StoryError for a shot longer than the model was trained on."""
     most = longest(settings)
     if frames is not None and frames > most:
@@ -120,16 +120,16 @@ def read_story(text: Any, settings: StreamSettings, name: str = "story") -> Stor
         size = f"{settings.height} x {settings.width} pixels at {settings.fps} frames a second"
         raise StoryError(f"{name}: settings: this page shows {size}: use `shotstream tell` for others")
     for number, shot in enumerate(story.shots, start=1):
-        check_shot(shot, story.settings, settings, f"{name}: shot{number}")
+        check_limits(shot, story.settings, settings, f"{name}: shot{number}")
     return story
 
 
-def check_shot(shot: Shot, of_story: Mapping[str, Any], settings: StreamSettings, name: str) -> None:
+def check_limits(shot: Shot, of_story: Mapping[str, Any], settings: StreamSettings, name: str) -> None:
     """Raises StoryError for a shot that would take longer, or more memory, than this page allows."""
-    check_frames(shot.frames, settings, f"{name}: frames")
+    check_length(shot.frames, settings, f"{name}: frames")
     wishes = {key: value for key, value in {**of_story, **shot.settings}.items() if key not in ("weights", "keep")}
     changed = settings.changed(wishes)
-    check_frames(changed.shot_frames, settings, f"{name}: shot_frames")
+    check_length(changed.shot_frames, settings, f"{name}: shot_frames")
     limits = {"steps": MAX_STEPS, "budget": MAX_BUDGET, "chunk": MAX_CHUNK}
     for what, most in limits.items():
         value = len(changed.steps) if what == "steps" else getattr(changed, what)
@@ -188,7 +188,7 @@ def examples(tokenizer: PreTrainedTokenizerBase) -> dict:
     return SMALL_WORLD if known_phrases(tokenizer) else WHOLE_WORLD
 
 
-def unknown_words(unknown: Sequence[tuple[str, Sequence[str]]], most: int = 6) -> str:
+def unknown_sentence(unknown: Sequence[tuple[str, Sequence[str]]], most: int = 6) -> str:
     """A sentence for the words a model does not know, each with the nearest it knows."""
     named = [f"“{word}”" + (f" (nearest: {', '.join(near[:2])})" if near else "") for word, near in unknown[:most]]
     return "The model does not know " + ", ".join(named) + ". It tells the rest."

@@ -72,7 +72,7 @@ def application(sessions: Sessions) -> Any:
 
     def length(session: Session, frames: int | None) -> int:
         check_frames(frames, "frames")
-        request.check_frames(frames, session.settings, "frames")
+        request.check_length(frames, session.settings, "frames")
         return frames or session.settings.shot_frames
 
     @app.get("/", include_in_schema=False)

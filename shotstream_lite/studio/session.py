@@ -21,12 +21,12 @@ from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import StoryError
 from shotstream_lite.film import Reel
 from shotstream_lite.history import select
+from shotstream_lite.making import Making
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, check_caption
 from shotstream_lite.studio import messages, request, timeline
 from shotstream_lite.studio.timeline import Project, Strip, Take, Version
 from shotstream_lite.studio.worker import Worker
-from shotstream_lite.take import Take as Making
 
 PATIENCE = 6.0  # seconds a page may leave the worker waiting for it: pages in the background stop asking
 UNDO = 40  # steps back
@@ -719,7 +719,7 @@ class Session:
         story = version.caption if version.strips or version.pictures or story is None else story
         check_caption(story, "the story")
         check_caption(shot.caption, "the shot")
-        request.check_frames(shot.frames, self.settings, "frames")
+        request.check_length(shot.frames, self.settings, "frames")
         self._fits(story, shot)
         self._name_unknown_words(f"{story} {shot.caption}")
         return shot
@@ -767,7 +767,7 @@ class Session:
         found = self.pipeline.text.unknown_words(text)
         unknown = [(word, near) for word, near in found if any(map(str.isalnum, word))]
         if unknown:
-            self.notice(request.unknown_words(unknown), "warning")
+            self.notice(request.unknown_sentence(unknown), "warning")
 
     def _remembered(self, take: Take, settings: Any) -> list[dict[str, Any]]:
         past, captions = [one.told.footage for one in take.past], [one.shot.caption for one in (*take.past, take)]

@@ -16,8 +16,7 @@ from shotstream_lite.film import Reel, read_picture, write_picture
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import ToldShot, following_seed
-from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, is_whole
-from shotstream_lite.story import check_shot as check_parts
+from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, check_shot, is_whole
 from shotstream_lite.story_files import story_json
 from shotstream_lite.studio import messages, request
 
@@ -68,7 +67,7 @@ class Take:
         if getattr(self, "_card", None) is None:
             length = told.footage.length
             self._card = {
-                "print": messages.fingerprint(told.footage),
+                "print": messages.frames_digest(told.footage),
                 "stills": messages.stills(told.footage, 1 if self.picture else messages.TILES),
                 "unasked": self.unasked,
                 "frames": length,
@@ -252,8 +251,8 @@ def load(text: Any, pipeline: ShotStreamPipeline, reel: Reel, name: str = "story
         for one in data["takes"]:
             turns = tuple(CaptionChange(turn["frame"], turn["caption"]) for turn in one.get("turns", ()))
             shot = Shot(one["caption"], one.get("frames"), one.get("seed"), turns, one.get("settings", {}))
-            check_parts(shot, f"take {len(takes) + 1}")
-            request.check_shot(shot, story.settings, settings, f"take {len(takes) + 1}")
+            check_shot(shot, f"take {len(takes) + 1}")
+            request.check_limits(shot, story.settings, settings, f"take {len(takes) + 1}")
             past = tuple(takes[index] for index in map(_index, one["past"]))
             if "picture" in one:
                 takes.append(picture(b64decode(one["picture"]), shot.caption, settings, reel))

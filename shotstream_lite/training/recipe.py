@@ -86,7 +86,7 @@ def train(config) -> None:
 
 def train_all(config: AllConfig) -> None:
     """The stages of a preset that are not finished yet, one after the other; says which."""
-    stages = plan(config)
+    stages = stage_configs(config)
     for stage in stages.values():
         stage.check()
     processes().wait_for_everyone()  # or they would not agree on what is finished
@@ -99,7 +99,7 @@ def train_all(config: AllConfig) -> None:
         processes().wait_for_everyone()
 
 
-def plan(config: AllConfig) -> dict[str, RunConfig]:
+def stage_configs(config: AllConfig) -> dict[str, RunConfig]:
     """The stages of the recipe in their order, with the preset's settings."""
     stages = configs(config.preset)
     if stages["causal-init"].trajectories != "teacher":

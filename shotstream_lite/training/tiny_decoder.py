@@ -77,11 +77,11 @@ def compare(codec: Codec, tiny: TinyDecoder, pixels: Tensor, length: int) -> dic
         for index, (a, b) in enumerate(((exact, clip), (quick, clip), (quick, exact))):
             errors[index] += (a - b).square().mean().item() / len(clips)
     names = ("exact", "tiny", "between")
-    figures = {f"psnr_{name}": psnr(error) for name, error in zip(names, errors, strict=True)}
+    figures = {f"psnr_{name}": decibels(error) for name, error in zip(names, errors, strict=True)}
     return figures | {f"seconds_{name}": s / len(clips) for name, s in zip(names, seconds, strict=False)}
 
 
-def psnr(error: float) -> float:
+def decibels(error: float) -> float:
     """dB of a mean squared error of values in [-1, 1]."""
     return -10 * math.log10(max(error, 1e-12) / 4)
 

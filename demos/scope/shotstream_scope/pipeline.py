@@ -9,11 +9,11 @@ from scope.core.pipelines.base_schema import BasePipelineConfig, ModeDefaults, u
 from scope.core.pipelines.interface import Pipeline, Requirements
 
 from shotstream_lite.commands.common import place
+from shotstream_lite.making import Making
 from shotstream_lite.models.folder import find_folder
 from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.take import Take
 
 TOYBOX = load_settings(find_folder("toybox"))
 
@@ -104,7 +104,7 @@ class ShotStreamScope(Pipeline):
     def _begin(self, story: str, seed: int) -> None:
         self._wanted = story, seed
         self.session = StorySession(self.pipeline, story, seed)
-        self._take: Take | None = None
+        self._take: Making | None = None
         self._asked = ""
 
 

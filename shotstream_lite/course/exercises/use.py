@@ -167,7 +167,7 @@ class Rehearsal(Iterator[np.ndarray]):
         self._pieces = iter(PIECES)
 
     def turn(self, caption: str) -> None:
-        """As `Take.turn`."""
+        """As `Making.turn`."""
         self._wanted = str(caption)
 
     def __next__(self) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, held_out_stories, render, tell
+from shotstream_lite.evaluation.films import Film, held_out_stories, rendered_film, tell
 from shotstream_lite.evaluation.report import CARRIED, DIMENSIONS, KEPT, SECOND, figures, with_sums
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference
@@ -102,7 +102,7 @@ def make_tables(config: TablesConfig) -> None:
 
 def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     """Trains what is missing and measures, or reads what was measured before with this budget."""
-    chain = plan(config, row)
+    chain = row_configs(config, row)
     about = {"table": row.table, "name": row.name, "stages": row.stages}
     told_as = {"settings": dict(row.settings), "stories": config.stories, "shots": row.shots or config.shots}
     told_as |= {"sampling_steps": config.sampling_steps} if row.stages[-1] == "teacher" else {}
@@ -136,7 +136,7 @@ def _train_once(stage: str, config: NextShotConfig) -> None:
         done.touch()
 
 
-def plan(config: TablesConfig, row: Row) -> list[NextShotConfig]:
+def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     """The configurations of a row's stages; each works in a folder named by all that makes it what it is."""
     steps = {"teacher": config.teacher_steps, "causal-init": config.init_steps}
     steps |= {"rival-flow": config.teacher_steps, "rival-init": config.init_steps}
@@ -213,7 +213,7 @@ def measure(
     probe = world.load_probe(own if own.exists() else world.probe)
     share, plots, columns = Share(), held_out_stories(stories, shots, world), {}
     mine = [plots[n] for n in share.mine(stories)]
-    real = (render(plot, settings.shot_frames) for plot in mine)
+    real = (rendered_film(plot, settings.shot_frames) for plot in mine)
     films = {REAL: real, "row": (tells(pipeline, plots[n], n) for n in share.mine(stories))}
     for name, some in films.items():
         parts = share.gather([world.measure(film, probe, settings.fps) for film in some])

@@ -22,7 +22,7 @@ from shotstream_lite.rollout import chunk_sizes
 from shotstream_lite.story import CaptionChange, Lines, Shot, Story, captions, check_caption, line_at
 
 
-class Take(Iterator[np.ndarray]):
+class Making(Iterator[np.ndarray]):
     """One shot in the making. Frames are made when asked for: uint8 [f, height, width, 3], see `ShotStreamPipeline`.
 
     Args:
@@ -48,7 +48,7 @@ class Take(Iterator[np.ndarray]):
         story: Story,
         past: Sequence[Footage],
         settings: StreamSettings,
-        finish: Callable[["Take", np.ndarray], None],
+        finish: Callable[["Making", np.ndarray], None],
         keep: int | None = None,
         directed: bool = False,
     ) -> None:
