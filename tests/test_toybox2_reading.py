@@ -200,6 +200,6 @@ def rng_free(options, value):
 
 def test_each_sentence_is_told_beside_its_twin(pipeline, monkeypatch):
     monkeypatch.setattr(sentences, "SENTENCES", SENTENCES[:3])
-    figures, text = sentences.run(pipeline, Guessing(), 1)
+    figures, text = sentences.evaluate_sentences(pipeline, Guessing(), 1)
     assert set(figures) == {"sentences", "twins", "difference", "ratio", "worse"}
     assert "3 sentences, 1 seeds each" in text
