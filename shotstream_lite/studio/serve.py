@@ -237,12 +237,14 @@ def serve(
         import websockets  # noqa: F401
     except ImportError:
         raise StoryError("serve needs FastAPI: pip install 'shotstream_lite[serve]'") from None
+    host = host.strip("[]")  # of an IPv6 address
     listener = listen(host, port)
     with listener:
         sessions = open_sessions(preset, weights)
         own = [] if is_address(host) else [host]
         app = protected(sessions, (*hosts, *own), auth)
-        print(f"shotstream serve: http://{host}:{listener.getsockname()[1]}", flush=True)
+        named = f"[{host}]" if ":" in host else host
+        print(f"shotstream serve: http://{named}:{listener.getsockname()[1]}", flush=True)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
         sessions.close()
