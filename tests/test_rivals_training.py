@@ -9,7 +9,8 @@ from training_run import tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import held_out_stories, written
-from shotstream_lite.rivals.joint import KINDS
+from shotstream_lite.flow import add_noise, to_clean
+from shotstream_lite.rivals.joint import KINDS, replay
 from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid
 from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
@@ -17,6 +18,7 @@ from shotstream_lite.session import StorySession
 from shotstream_lite.training.ablations import rivals, tables
 from shotstream_lite.training.ablations.rows import ROWS
 from shotstream_lite.training.draws import Draws
+from shotstream_lite.transformer import causal_mask
 
 TINY = {"steps": 2, "batch": 2, "sample_every": 0, "warmup": 0}
 
@@ -87,6 +89,23 @@ def test_what_a_rival_learns_from_depends_on_its_past_and_on_nothing_later(films
         begun = target.clone()
         begun[:, :, :3] += 1
         assert not torch.allclose(predict(past, begun)[:, :, 3:], usual[:, :, 3:], atol=1e-4)
+
+
+def test_a_chunk_is_learnt_from_a_past_that_is_clean(films):
+    """As one packed pass has it; CausVid's past is as noisy as the chunks are."""
+    model, generator = tiny_transformer(0), torch.Generator().manual_seed(0)
+    texts, target, noise = (
+        torch.randn(shape, generator=generator) for shape in ((1, 1, 5, 64), *[(1, 4, 6, 4, 6)] * 2)
+    )
+    sigma, reads = torch.tensor([[0.6] * 3 + [0.9] * 3]), torch.zeros(6).long()
+    batch = rivals.FilmBatch(target, target, target, target, [], past=target[:, None, :, :0][:, :0], lines=[["a"]])
+    noisy = add_noise(target, noise, sigma)
+    with torch.no_grad():
+        flow = replay(model, target, noisy, sigma * 1000, texts, 3, caption_ids=reads)
+        dirty = model.joint(noisy, sigma * 1000, texts, mask=causal_mask(0, 6, 3), phase=0.0)
+        given = (batch, texts, noise, sigma)
+        close(rivals.with_clean_past(model, STREAMS["self-forcing"], *given), to_clean(noisy, flow, sigma))
+        close(rivals.noised_data(model, STREAMS["causvid"], *given), to_clean(noisy, dirty, sigma))
 
 
 STREAMED = {
