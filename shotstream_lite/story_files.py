@@ -21,6 +21,8 @@ from shotstream_lite.files import parse_json, read_text, write_text
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, is_whole
 from shotstream_lite.story_formats import stories_of_lines, stories_of_text
 
+OTHERS = {".jsonl": stories_of_lines, ".txt": stories_of_text}
+"""Readers of what is not in the released formats, by the end of a file's name."""
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
 _OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings", "shot_settings", "video_path")
@@ -37,14 +39,18 @@ def load_stories(path: str | Path) -> list[Story]:
 
     .json and .csv (a story a row) are the released formats; .jsonl and .txt those of others, see `story_formats`.
     """
-    kind = Path(path).suffix.lower()
-    if kind == ".csv":
+    if Path(path).suffix.lower() == ".csv":
         return list(read_table(path, _story_of_row))
-    if kind in (".jsonl", ".txt"):
-        text = read_text(path)
-        with about(path):
-            return stories_of_lines(text) if kind == ".jsonl" else stories_of_text(text)
-    return [load_story(path)]
+    return parse_stories(read_text(path), str(path))
+
+
+def parse_stories(text: str, name: str) -> list[Story]:
+    """The stories in the text of a file of that name, but a table's. Raises StoryError."""
+    read = OTHERS.get(Path(name).suffix.lower())
+    if read is None:
+        return [parse_story(text, name)]
+    with about(name):
+        return read(text)
 
 
 def read_table(path: str | Path, read_row: Callable[[Mapping[str, Any], Path], Any]) -> Iterator[Any]:

@@ -360,6 +360,19 @@ def test_a_story_file_with_a_seed_is_the_film_that_tell_makes(page):
     assert page.prints == [messages.frames_digest(told.footage) for told in session.shots]
 
 
+def test_stories_of_other_kits_are_opened(page):
+    marked = f"[global caption] {STORY} [per shot caption] {LINES[0]} [shot cut] {LINES[1]}"
+    for name, text in (("plain.txt", f"{STORY}\n\n{LINES[0]}\n{LINES[1]}\n"), ("prompt.txt", marked)):
+        page.act("load", text=text, name=name)
+        version = page.session.project.version
+        assert version.caption == STORY and [strip.take.shot.caption for strip in version.strips] == list(LINES[:2])
+    lines = json.dumps({"prompts": LINES})
+    page.act("load", text=lines, name="one.jsonl")
+    assert "holds 2 stories" in page.ask("load", text=f"{lines}\n{lines}", name="two.jsonl")["error"]
+    assert "not JSON" in page.ask("load", text=marked, name="story.json")["error"]
+    page.idle()
+
+
 def test_a_picture_is_remembered_forgotten_and_saved(sessions, page):
     picture = base64.b64encode(write_picture(np.full((40, 40, 3), 200, np.uint8))).decode()
     assert "did not arrive" in page.ask("remember", story=STORY, picture="?", caption="A ball.")["error"]

@@ -11,7 +11,7 @@ from shotstream_lite.history import POLICIES
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.story import MAX_SEED, Shot, Story, is_whole
-from shotstream_lite.story_files import parse_story
+from shotstream_lite.story_files import parse_stories
 from shotstream_lite.toybox import world
 from shotstream_lite.toybox.captions import WORDS
 
@@ -112,7 +112,9 @@ def read_story(text: Any, settings: StreamSettings, name: str = "story") -> Stor
     """A story file's text as a story this page can tell. Raises StoryError, one line."""
     if not isinstance(text, str) or len(text) > MAX_FILE:
         raise StoryError(f"{name}: is no story file of at most {MAX_FILE} characters: choose another")
-    story = parse_story(text, name)
+    story, *more = parse_stories(text, name)
+    if more:
+        raise StoryError(f"{name}: holds {1 + len(more)} stories: take them apart with `shotstream story convert`")
     if len(story.shots) > MAX_SHOTS:
         raise StoryError(f"{name}: has {len(story.shots)} shots, this page tells {MAX_SHOTS}: cut the rest")
     picture = {key: story.settings[key] for key in ("height", "width", "fps") if key in story.settings}

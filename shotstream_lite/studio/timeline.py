@@ -9,6 +9,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from shotstream_lite.errors import StoryError
@@ -17,7 +18,7 @@ from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import ToldShot, following_seed
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, check_shot, is_whole
-from shotstream_lite.story_files import story_json
+from shotstream_lite.story_files import OTHERS, story_json
 from shotstream_lite.studio import messages, request
 
 MAX_PICTURES = 6
@@ -235,7 +236,7 @@ def load(text: Any, pipeline: ShotStreamPipeline, reel: Reel, name: str = "story
     """A story file as a project whose takes are still to be made. Raises StoryError, one line."""
     settings = pipeline.settings
     story = request.read_story(text, settings, name)
-    data = json.loads(text).get("studio")
+    data = None if Path(name).suffix.lower() in OTHERS else json.loads(text).get("studio")
     if data is None:
         shots, seed = [], story.seed
         for shot in story.shots:  # with the seeds that `shotstream tell` gives them
