@@ -19,8 +19,7 @@ from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rollout import begin_shot, sample_joint
 from shotstream_lite.training import base, codec, decoder, ode_pairs, probe, recipe
-from shotstream_lite.training.batches import next_shot_batch
-from shotstream_lite.training.captions import drop_captions
+from shotstream_lite.training.batches import drop_captions, next_shot_batch
 from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run

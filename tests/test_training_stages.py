@@ -32,11 +32,10 @@ from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.inter_shot import InterShotConfig, Telling, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.lora import add_lora, merged
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate, load_pairs, state_indices
 from shotstream_lite.training.presets import RECIPES
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
-from shotstream_lite.training.weights import earlier, initial_model
+from shotstream_lite.training.weights import add_lora, earlier, initial_model, merged
 from shotstream_lite.transformer import causal_mask
 
 

@@ -13,8 +13,15 @@ from shotstream_lite.flow import SigmaTable
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.align import aligned
-from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch, still_batch
-from shotstream_lite.training.captions import FrozenText, drop_captions, embed
+from shotstream_lite.training.batches import (
+    Films,
+    FrozenText,
+    drawn_length,
+    drop_captions,
+    embed,
+    next_shot_batch,
+    still_batch,
+)
 from shotstream_lite.training.config import NextShotConfig, StageConfig
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips

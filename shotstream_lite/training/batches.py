@@ -1,4 +1,5 @@
-"""Batches of next shots, drawn from films: the miniature world's or real ones (paper sec. 4.1 and supplement)."""
+"""Batches of next shots, drawn from films, the miniature world's or real ones, and what every stage does with their
+captions (paper sec. 4.1 and supplement)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -7,12 +8,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from shotstream_lite.codec import FRAMES_PER_LATENT, latent_frames, pixel_frames
 from shotstream_lite.context import remember
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.story import Story
+from shotstream_lite.text import encode_captions
 from shotstream_lite.training.draws import Draws
 
 
@@ -202,3 +205,31 @@ def _a_still(films: Films, row: int, shot: int, generator: torch.Generator) -> t
     keys = films.keys(row, shot)
     frame = keys[int(torch.randint(len(keys), (1,), generator=generator, device="cpu"))]
     return films.still(row, shot, frame)[:, None], frame
+
+
+def embed(
+    text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, captions: list[list[str]], length: int
+) -> Tensor:
+    """Captions of a batch, n a sample, to [B, n, length, text_dim]; zero beyond each text."""
+    flat = [caption for sample in captions for caption in sample]
+    states = encode_captions(text_encoder, tokenizer, flat, length, truncate=True)
+    return states.unflatten(0, (len(captions), -1))
+
+
+class FrozenText(nn.Module):
+    """Captions to embeddings of `length` rows, as all stages after the base model read them."""
+
+    def __init__(self, text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, length: int) -> None:
+        super().__init__()
+        self.text_encoder, self.tokenizer, self.length = text_encoder, tokenizer, length
+
+    @torch.no_grad()
+    def forward(self, captions: list[list[str]]) -> Tensor:
+        """Captions of a batch, n a sample, to [B, n, length, text_dim]."""
+        return embed(self.text_encoder, self.tokenizer, captions, self.length)
+
+
+def drop_captions(captions: Tensor, rate: float, draws: Draws) -> Tensor:
+    """Zeroes all captions of some samples, which is what guidance later calls the unconditional case."""
+    keep = ~draws.chance(rate).to(captions.device)
+    return captions * keep[:, None, None, None]

@@ -15,8 +15,7 @@ from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.training.ablations.baselines import LearntCut
-from shotstream_lite.training.batches import Films, NextShotBatch, drawn_length, next_shot_batch
-from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, drawn_length, next_shot_batch
 from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run

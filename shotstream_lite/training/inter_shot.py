@@ -27,9 +27,8 @@ from shotstream_lite.training.batches import Films, NextShotBatch, collate, shor
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.intra_shot import Distillation, DistillationConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.lora import add_lora, merged
 from shotstream_lite.training.samples import Strips
-from shotstream_lite.training.weights import codec_of, earlier, initial_model, save_whole
+from shotstream_lite.training.weights import add_lora, codec_of, earlier, initial_model, merged, save_whole
 
 
 @dataclass(kw_only=True)

@@ -21,9 +21,8 @@ from shotstream_lite.training.causal_init import CausalInitConfig, causal_init_l
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.inter_shot import InterShotConfig
 from shotstream_lite.training.intra_shot import DistillationConfig, self_forcing
-from shotstream_lite.training.lora import add_lora
 from shotstream_lite.training.teacher import TeacherConfig, teacher_loss
-from shotstream_lite.training.weights import folder_with, initial_weights
+from shotstream_lite.training.weights import add_lora, folder_with, initial_weights
 from shotstream_lite.transformer import adopt
 
 BEFORE = {TeacherConfig: ("teacher", "base"), CausalInitConfig: ("causal-init", "teacher")}

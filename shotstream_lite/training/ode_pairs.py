@@ -16,8 +16,7 @@ from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.rollout import joint_states
-from shotstream_lite.training.batches import Films, NextShotBatch, collate, drawn_length, next_shot_batch
-from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, collate, drawn_length, next_shot_batch
 from shotstream_lite.training.config import NextShot, RunConfig, Student, StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run

@@ -12,8 +12,7 @@ from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.text import CaptionEncoder
-from shotstream_lite.training.batches import Films, usual
-from shotstream_lite.training.captions import FrozenText
+from shotstream_lite.training.batches import Films, FrozenText, usual
 from shotstream_lite.training.config import NextShotConfig, StudentConfig
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.weights import codec_of, plain

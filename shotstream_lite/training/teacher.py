@@ -13,8 +13,7 @@ from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.align import aligned
-from shotstream_lite.training.batches import Films, drawn_length, next_shot_batch
-from shotstream_lite.training.captions import FrozenText, drop_captions, embed
+from shotstream_lite.training.batches import Films, FrozenText, drawn_length, drop_captions, embed, next_shot_batch
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run

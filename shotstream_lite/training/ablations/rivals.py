@@ -29,14 +29,15 @@ from shotstream_lite.rollout import chunk_sizes, clean_pass
 from shotstream_lite.training.ablations.baselines import LearntCut, widened
 from shotstream_lite.training.batches import (
     Films,
+    FrozenText,
     NextShotBatch,
     collate,
     draw_shot,
     drawn_length,
+    drop_captions,
     next_shot_batch,
     shortest,
 )
-from shotstream_lite.training.captions import FrozenText, drop_captions
 from shotstream_lite.training.causal_init import CausalInitConfig
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.draws import Draws
