@@ -232,16 +232,18 @@ TURN = """(words) => new Promise((done) => {
 })"""  # when twelve frames are seen, however slow this test's own line to the browser is
 
 
-def test_press_change_and_stop_ten_times(visit, capsys):
-    """Ten shots: from the press to the picture, a change seen in the middle, and a stop that keeps what was seen.
+def test_press_change_and_stop(visit, capsys):
+    """From the press to the picture, a change seen in the middle, and a stop that keeps what was seen.
 
-    The times are printed; SHOTSTREAM_TIMES=1 holds them to the studio's aims; stalls and changes miss theirs.
+    The times are printed; SHOTSTREAM_TIMES=1 asks ten shots and holds them to the studio's aims; stalls and changes
+    miss theirs.
     """
+    count = 10 if os.environ.get("SHOTSTREAM_TIMES") else 3
     here = visit()
     here.shoot(JUMP)
     here.made(1)
     firsts, stalls, changes, exact = [], [], [], 0
-    for number in range(10):
+    for number in range(count):
         here.page.fill("#shot", SPIN)
         pressed = here.page.evaluate(
             "drawn.length = 0; document.querySelector('#shoot').click(); performance.now() / 1000"
@@ -261,9 +263,9 @@ def test_press_change_and_stop_ten_times(visit, capsys):
     with capsys.disabled():
         print()
         for name, seconds in told.items():
-            print(f"{name}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s of ten")
-        print(f"stops that kept exactly what was seen: {exact} of 10")
-    assert exact == 10
+            print(f"{name}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s of {count}")
+        print(f"stops that kept exactly what was seen: {exact} of {count}")
+    assert exact == count
     if os.environ.get("SHOTSTREAM_TIMES"):  # on a quiet machine; others at work make any time a matter of luck
         assert statistics.median(firsts) < FIRST_FRAME and max(firsts) < WORST_FIRST_FRAME
         assert statistics.median(stalls) < STALL and statistics.median(changes) < CHANGE

@@ -27,6 +27,8 @@ from shotstream_lite.training.codec import (
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 
+SMALL = {"heads": 2, "layers": 2}
+
 
 def test_single_frames_as_flat_convolutions_change_nothing():
     torch.manual_seed(0)
@@ -58,7 +60,7 @@ def test_clips_start_from_what_single_frames_taught():
 def test_compact_latents_are_uncorrelated_and_keep_the_picture(channels):
     """What shows more is louder; all channels kept, the picture does not change."""
     torch.manual_seed(0)
-    vae, pool = build_codec(), film_pool(8, seed=1)[:, :5]
+    vae, pool = build_codec(base_dim=4), film_pool(8, seed=1)[:, :5]
     vae.quant_conv.weight.data *= torch.linspace(0.2, 3, 2 * LATENT_CHANNELS)[:, None, None, None, None]
     small = compact(vae, pool, channels, shots=8)
     pixels = to_pixels(pool)
@@ -84,7 +86,7 @@ def test_all_stages_run_in_their_order_and_leave_a_model(tmp_path):
     """The whole recipe after the codec, three steps a stage, each moving what it should and nothing else."""
     films = _films()
     build_codec(LATENT_CHANNELS).save_pretrained(tmp_path / "vae")
-    train_base(BaseConfig(tmp_path, steps=3, image_steps=1, image_batch=2, batch=2), films)
+    train_base(BaseConfig(tmp_path, steps=3, image_steps=1, image_batch=2, batch=2, **SMALL), films)
     train_teacher(TeacherConfig(tmp_path, steps=3, batch=2), films)
     train_causal_init(CausalInitConfig(tmp_path, steps=3, batch=2), films)
     train_intra_shot(IntraShotConfig(tmp_path, steps=6, batch=1), films)
@@ -102,7 +104,7 @@ def test_the_text_encoder_learns_where_it_is_told_to(tmp_path):
     films = _films()
     build_codec(LATENT_CHANNELS).save_pretrained(tmp_path / "vae")
     learning = dict(steps=2, batch=2, image_batch=2)
-    train_base(BaseConfig(tmp_path, image_steps=1, **learning), films)
+    train_base(BaseConfig(tmp_path, image_steps=1, **learning, **SMALL), films)
     known = [load_text(tmp_path)[0]]
     for train, config in (
         (train_teacher, TeacherConfig(tmp_path, **learning)),
@@ -118,7 +120,7 @@ def test_a_stage_learns(tmp_path):
     """The base model's loss falls while it sees the shots of one story, here of one colour each, again and again."""
     films = _films(stories=1)
     films.clips[:] = films.clips.mean((-3, -2, -1), keepdim=True).sign()
-    train_base(BaseConfig(tmp_path, steps=60, image_steps=0, batch=4, lr=3e-3), films)
+    train_base(BaseConfig(tmp_path, steps=100, image_steps=0, batch=4, lr=3e-3, **SMALL), films)
     lines = [json.loads(line)["loss"] for line in (tmp_path / "base.jsonl").read_text().splitlines()]
     assert lines[-1] < 0.8 * lines[0]
 
