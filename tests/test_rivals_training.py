@@ -154,6 +154,21 @@ def test_joint_rivals_and_marks_learn_and_each_is_its_own(run, films, tmp_path):
     assert all(a.shape != b.shape or not torch.equal(a, b) for i, a in enumerate(results) for b in results[:i])
 
 
+def test_only_long_context_tuning_draws_a_level_for_each_shot(run, films, tmp_path, monkeypatch):
+    drawn, loss = {}, rivals.film_loss
+
+    def hear(model, clean, noise, rows, *others):
+        drawn[type(model).__name__] = rows
+        return loss(model, clean, noise, rows, *others)
+
+    monkeypatch.setattr(rivals, "film_loss", hear)
+    for name in ("full", "lct"):
+        settings = TINY | {"steps": 1, "shots": 3, "rival": name}
+        rivals.train_rival_flow(rivals.RivalFlowConfig(tmp_path / name, after=(run,), **settings), films)
+    same = {name: (rows == rows[:, :1]).all().item() for name, rows in drawn.items()}
+    assert same == {"Joint": True, "LongContext": False}
+
+
 @pytest.mark.parametrize(
     "config, names",
     [(rivals.RivalInitConfig, "longlive"), (rivals.RivalDistilConfig, "causvid"), (rivals.RivalFlowConfig, "holocine")],
@@ -184,11 +199,11 @@ def told_frames(pipeline, story):
 
 
 @pytest.mark.parametrize("name, endless", [("self-forcing", True), ("longlive", False), ("infinity-rope", False)])
-def test_a_streaming_rival_tells_in_a_session_and_tells_again_the_same(pipeline, name, endless):
-    teller = by_rival(pipeline, name, endless)
+def test_a_streaming_rival_tells_in_a_session_and_tells_again_the_same(pipeline, name, endless, calls):
+    teller, encoded = by_rival(pipeline, name, endless), calls(pipeline.codec, "encode_clip")
     session = told_frames(teller, story())
     film = session.film()
-    assert len(film) == 27 and film.std() > 1
+    assert len(film) == 27 and film.std() > 1 and not encoded  # it goes on with what it made
     session.retake(2, seed=session.shots[1].shot.seed)  # not asked for a frame: it never was
     again = session.retake(3, seed=session.shots[2].shot.seed)
     assert (torch.from_numpy(session.film()) == torch.from_numpy(film)).all()

@@ -82,10 +82,7 @@ def by_slot(frames: list[int], start: int) -> list[float]:
 
 
 class SelfForcing(Rival):
-    """Self Forcing (Huang et al. 2025): everything since the film began, one prompt after the other in the same cache.
-
-    Trained on its own rollouts; at a cut the caption changes, and nothing else.
-    """
+    """Self Forcing (Huang et al. 2025): all since the film began; at a cut the caption changes, and nothing else."""
 
 
 @dataclass(frozen=True)

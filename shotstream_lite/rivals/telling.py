@@ -67,6 +67,9 @@ class RivalPipeline(ShotStreamPipeline):
         if film is self._film:
             self._last = frames[-1]
 
+    def context(self, *_) -> None:
+        """Nothing has to be encoded before the next shot."""
+
     def _read(self, lines: Lines) -> CaptionKeys:
         return self.transformer.caption_keys(self.text([line_at(lines, 0)])[None])
 
