@@ -29,7 +29,7 @@ import tyro
 from torch import Tensor
 
 from shotstream_lite import benchmark
-from shotstream_lite.attention import BACKENDS, preferring
+from shotstream_lite.attention import BACKENDS, in_halves, merged, preferring
 from shotstream_lite.flow import few_step
 from shotstream_lite.models import work
 from shotstream_lite.models.folder import PRESETS
@@ -133,6 +133,9 @@ def rates(m: Measurement) -> None:
     for name, k, j in (("query", dim, dim), ("up", dim, ffn), ("down", ffn, dim)):
         x, w = rand(tokens, k), rand(j, k)
         rate(f"linear {name}", 2 * tokens * k * j, lambda x=x, w=w: F.linear(x, w))
+    x, w, bias = rand(tokens, dim), rand(ffn, dim), rand(ffn)
+    gelu = lambda: torch._addmm_activation(bias, x, w.t(), use_gelu=True)  # noqa: E731
+    rate("linear up with GELU", 2 * tokens * dim * ffn, gelu)
     query = rand(1, tokens, 12, 128).transpose(1, 2)
     keys, values = (rand(1, 12, 42120 // n**2, 128) for _ in range(2))
     for count in (14040 // n**2, 42120 // n**2):
@@ -143,6 +146,7 @@ def rates(m: Measurement) -> None:
                     flop = 4 * 12 * tokens * count * 128
                     attend = lambda part=part: F.scaled_dot_product_attention(query, *part)  # noqa: E731
                     rate(f"attention {backend} {count}", flop, attend)
+        rate(f"attention in halves {count}", flop, lambda part=part: merged(*in_halves(query, *part)))
     for width, height, across in ((96, 482, 834), (192, 242, 418), (384, 122, 210)):
         height, across, width = height // n, across // n, width // n
         x, w = rand(1, width, 6, height, across), rand(width, width, 3, 3, 3)

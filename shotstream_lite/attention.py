@@ -19,6 +19,8 @@ BACKENDS = {
 }
 NATIVE = "native"  # torch chooses
 HOPPER = (9, 0)
+TILE = 128  # queries that a block of a GPU's threads takes
+LONG = 8192  # keys; with fewer, two halves win less than laying them together costs
 
 
 Spans = tuple[tuple[int, int, slice | Tensor], ...]
@@ -35,7 +37,10 @@ def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: 
     """
     kernel = _two_products if query.is_cpu and query.dtype == torch.bfloat16 else F.scaled_dot_product_attention
     if spans is None:
-        out = kernel(query, keys, values)
+        if halves_pay(query, keys, getattr(attn, "processors", 0)):
+            out = getattr(attn, "merge", merged)(*in_halves(query, keys, values))  # or what that was compiled to
+        else:
+            out = kernel(query, keys, values)
     else:
         parts = [kernel(query[:, :, a:b], keys[:, :, seen], values[:, :, seen]) for a, b, seen in spans]
         out = torch.cat(parts, dim=2)
@@ -43,6 +48,46 @@ def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: 
     for module in attn.to_out:
         out = module(out)
     return out
+
+
+def busy(query: Tensor, processors: int, parts: int = 1) -> float:
+    """The share of a GPU's processors at work in attention with its keys cut into so many parts.
+
+    Blocks of TILE queries are worked off in waves; the last wave leaves the processors idle that it has no block for.
+    """
+    blocks = parts * query.shape[:-2].numel() * -(-query.shape[-2] // TILE)
+    return blocks / (-(-blocks // processors) * processors)
+
+
+def halves_pay(query: Tensor, keys: Tensor, processors: int) -> bool:
+    """Whether `in_halves` is worth it on a GPU of so many processors; 0: never."""
+    if not processors or torch.is_grad_enabled() or len(keys) > 1 or keys.shape[2] % 2 or keys.shape[2] < LONG:
+        return False
+    return busy(query, processors, 2) > 1.05 * busy(query, processors)
+
+
+def in_halves(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention of one sample to both halves of its keys in one call: twice as many blocks, half as long.
+
+    The halves lie side by side as a batch, without a copy of keys and values.
+
+    Shape:
+        returns: what each half finds, [2, heads, tokens, head_dim], and its log of summed exponentials
+    """
+    (keys, values) = (memory[0].unflatten(1, (2, -1)).transpose(0, 1) for memory in (keys, values))
+    query = query.transpose(1, 2).expand(2, -1, -1, -1).contiguous().transpose(1, 2)  # laid out as a product leaves it
+    if query.is_cpu:
+        found, logs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values)
+    else:
+        found, logs, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(query, keys, values, None, True)
+    return found, logs.view(query.shape[:-1])
+
+
+def merged(found: Tensor, logs: Tensor) -> Tensor:
+    """One attention of two halves' (see `in_halves`): each counts by its exponentials (Liu et al. 2023, ring
+    attention)."""
+    share = torch.sigmoid(logs[0] - logs[1]).unsqueeze(-1)
+    return torch.lerp(found[1], found[0], share.type_as(found)).unsqueeze(0)
 
 
 def spans(mask: Tensor, tokens: int) -> Spans:
@@ -89,11 +134,27 @@ def fast_backend(device: torch.device, capability: tuple[int, int] | None = None
     return "cudnn" if capability >= HOPPER else NATIVE
 
 
-def use_backend(model: WanTransformer3DModel, name: str) -> None:
-    """Makes a transformer try one kernel first. Raises CheckpointError for a name that is none."""
+def use_backend(model: WanTransformer3DModel, name: str, processors: int = 0) -> None:
+    """Makes a transformer try one kernel first. Raises CheckpointError for a name that is none.
+
+    processors: of the GPU; where cuDNN attends, long keys are cut in two if that keeps more of them busy.
+    """
     if name not in (NATIVE, *BACKENDS):
         raise CheckpointError(f"attention backend {name}: write one of {', '.join((NATIVE, *BACKENDS))}")
     model.backend = name
+    for block in model.blocks:
+        block.attn1.processors = processors if name == "cudnn" else 0
+
+
+def processors(model: WanTransformer3DModel, device: torch.device) -> int:
+    """How many blocks of threads a GPU has at work at once; 0 where cuDNN cannot attend for this model."""
+    if device.type != "cuda" or model.dtype not in (torch.bfloat16, torch.float16):
+        return 0
+    shape = (1, model.config.num_attention_heads, 256, model.config.attention_head_dim)
+    sample = torch.zeros(shape, device=device, dtype=model.dtype)
+    asked = torch.backends.cuda.SDPAParams(sample, sample, sample, None, 0.0, False, False)
+    able = torch.backends.cuda.can_use_cudnn_attention(asked)
+    return torch.cuda.get_device_properties(device).multi_processor_count if able else 0
 
 
 def backend_in_use(model: WanTransformer3DModel) -> str:

@@ -49,7 +49,8 @@ class ShotCache:
     """Everything a chunk must know about its shot; made by `rollout.begin_shot`, one per shot.
 
     `captions` holds one caption per sample and may be replaced between two chunks. Put an empty dict into `shares` and
-    every pass leaves there, by layer, how its attention was spent (see `attention_shares`).
+    every pass leaves there, by layer, how its attention was spent (see `attention_shares`). With `only_writes` nobody
+    reads what comes out of a pass: it ends, with None, where the last layer's keys and values are written.
 
     Shape:
         keys, values: one tensor per layer, [batch, heads, (context + shot) tokens, head_dim]; keys are stored
@@ -66,6 +67,7 @@ class ShotCache:
     context_frames: int
     shot_frames: int
     shares: dict[int, Tensor] | None = None
+    only_writes: bool = False
 
     @property
     def frame_tokens(self) -> int:

@@ -69,7 +69,8 @@ def begin_shot(
     caption_ids = as_ids(caption_ids).to(context.device).expand(batch, 1 + frames)
     cache = empty_cache(transformer, context, shot_frames, table, keys.only(caption_ids[:, -1]))
     if frames:
-        transformer.context(cache, context, keys, caption_ids[:, :-1] if len(keys) > 1 else None)
+        remembered = caption_ids[:, :-1] if len(keys) > 1 else None
+        transformer.context(replace(cache, only_writes=True), context, keys, remembered)
     return cache
 
 
@@ -184,7 +185,7 @@ def clean_pass(
     """Write a finished chunk to the local cache, as the model sees it at timestep 0."""
     if sigma > 0:
         latents = add_noise(latents, noise(tuple(latents.shape)), sigma)
-    transformer.chunk(cache, latents, 0.0, start)
+    transformer.chunk(replace(cache, only_writes=True), latents, 0.0, start)
 
 
 @torch.no_grad()

@@ -10,9 +10,10 @@ from functools import partial
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.activations import GELU
 from torch import Tensor, nn
 
-from shotstream_lite.attention import NATIVE, Spans, attend, preferring, spans
+from shotstream_lite.attention import NATIVE, Spans, attend, merged, preferring, spans
 from shotstream_lite.cache import CaptionKeys, ShotCache
 from shotstream_lite.rope import SHOT_PHASE, rope_table, rotate
 
@@ -75,13 +76,13 @@ class ShotStreamTransformer(WanTransformer3DModel):
     @torch.no_grad()
     def context(
         self, cache: ShotCache, latents: Tensor, captions: CaptionKeys, caption_ids: Tensor | None = None
-    ) -> Tensor:
+    ) -> Tensor | None:
         """Fill the global cache: the context frames alone, clean, at timestep 0 (paper sec. 4.2).
 
         Shape:
             latents: [B, C, cache.context_frames, H, W]; captions: the keys of all captions
             caption_ids: [context_frames] or [B, context_frames], the caption each reads; None: caption 0
-            returns: the flow, which nobody needs, like latents
+            returns: the flow, like latents
         """
         tokens = cache.tokens(-cache.context_frames, latents.shape[2])
         return self._through(latents, 0.0, cache.table[:, tokens], captions, caption_ids, (cache, tokens))
@@ -124,7 +125,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         caption_ids: Tensor | None,
         memory: tuple[ShotCache, slice] | None = None,
         groups: Spans | None = None,
-    ) -> Tensor:
+    ) -> Tensor | None:
         """What the three ways share: tokens [B, F, tokens of a frame, dim] through all blocks.
 
         memory: the cache that keys and values are appended to, and where
@@ -143,6 +144,10 @@ class ShotStreamTransformer(WanTransformer3DModel):
         with preferring(NATIVE if checkpointing else self.backend):
             for layer, block in enumerate(self.blocks):
                 append_kv = partial(memory[0].append_kv, memory[1], layer) if memory else None
+                if memory and memory[0].only_writes and layer == len(self.blocks) - 1:
+                    query, keys, values = (self.halves or HALVES)[0](block, x, modulation, table)
+                    append_kv(keys, values, query)
+                    return None
                 x = run(block, x, modulation, table, captions.layer(layer, caption_ids), append_kv, groups)
         shift, scale = (self.scale_shift_table[0].unsqueeze(1) + temb[:, :, None, None].float()).unbind(2)
         x = self.proj_out(modulated(self.norm_out, x, shift, scale))
@@ -179,7 +184,7 @@ def run_block(
     halves: Halves | None = None,
 ) -> Tensor:
     """One block on tokens [B, F, tokens, dim]; modulations are per frame and never spread over the tokens."""
-    before, after = halves or (before_attention, after_attention)
+    before, after = halves or HALVES
     query, keys, values = before(block, x, modulation, table)
     if append_kv is not None:
         keys, values = append_kv(keys, values, query)
@@ -207,6 +212,9 @@ def after_attention(
     return torch.addcmul(x.float(), fed.float(), gate2).type_as(x)
 
 
+HALVES: Halves = (before_attention, after_attention)
+
+
 def compile_halves(model: ShotStreamTransformer, **options) -> None:
     """Compiles what blocks do before and after their attention; `options` are `torch.compile`'s.
 
@@ -214,13 +222,37 @@ def compile_halves(model: ShotStreamTransformer, **options) -> None:
     All blocks share the two graphs, one for each number of tokens.
     """
     options = {"dynamic": False, "fullgraph": True, **options}  # a shot's sizes are few and known
-    model.halves = tuple(torch.compile(half, **options) for half in (before_attention, after_attention))
+    *halves, merge = (torch.compile(part, **options) for part in (*HALVES, merged))
+    model.halves = tuple(halves)
+    for block in model.blocks:
+        block.attn1.merge = merge
 
 
 def compile_blocks(model: ShotStreamTransformer, **options) -> None:
     """Compiles the blocks in halves, and in one piece for `joint`, where nothing grows: for training."""
     compile_halves(model, **options)
     model.whole = torch.compile(run_block, **{"dynamic": False, **options})
+
+
+def for_gpu(model: ShotStreamTransformer) -> ShotStreamTransformer:
+    """The same object and flow, in a GPU's ways: see `_GeluInProduct`. Only before anything is hung into its layers."""
+    for block in model.blocks:
+        first = block.ffn.net[0]
+        if type(first) is GELU and first.approximate == "tanh" and type(first.proj) is nn.Linear:
+            first.__class__ = _GeluInProduct
+    return model
+
+
+class _GeluInProduct(GELU):
+    """Without gradient one kernel of cuBLASLt multiplies, adds the bias and activates (on CUDA by the tanh form): the
+    widest tensor of a block is not read and written once more."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or hidden_states.dtype != self.proj.weight.dtype:
+            return super().forward(hidden_states)
+        rows, weight = hidden_states.flatten(0, -2), self.proj.weight.t()
+        made = torch._addmm_activation(self.proj.bias, rows, weight, use_gelu=True)
+        return made.unflatten(0, hidden_states.shape[:-1])
 
 
 def modulated(norm: nn.Module, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -4,14 +4,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import build_transformer, close
+from torch._inductor.decomposition import decompositions
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from shotstream_lite.attention import attend, backend_in_use, fast_backend, preferring, spans, use_backend
+from shotstream_lite import attention
+from shotstream_lite.attention import (
+    attend,
+    backend_in_use,
+    busy,
+    fast_backend,
+    halves_pay,
+    in_halves,
+    merged,
+    preferring,
+    spans,
+    use_backend,
+)
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.rollout import begin_shot, rollout
-from shotstream_lite.transformer import causal_mask, compile_blocks, compile_halves
+from shotstream_lite.transformer import causal_mask, compile_blocks, compile_halves, for_gpu
 
 
 def told(model, shots) -> torch.Tensor:
@@ -110,6 +123,68 @@ def test_attention_takes_keys_and_values_as_they_lie_in_the_cache(shots, monkeyp
             cache.captions.keys[layer].data_ptr(),
             cache.captions.values[layer].data_ptr(),
         )
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_two_halves_of_the_keys_are_one_attention(dtype, near):
+    """Keys and values lie in a larger cache, and one half draws nearly all attention of some queries."""
+    query, (keys, values) = torch.randn(1, 9, 3, 16).transpose(1, 2), torch.randn(2, 1, 3, 40, 16)
+    keys[:, :, :10] *= 6
+    query, keys, values = (x.to(dtype) for x in (query, keys, values))
+    keys, values = keys[:, :, :26], values[:, :, :26]
+    found, logs = in_halves(query, keys, values)
+    assert (found.shape, logs.shape) == ((2, 3, 9, 16), (2, 3, 9))
+    expected = F.scaled_dot_product_attention(query.float(), keys.float(), values.float())
+    torch.testing.assert_close(merged(found, logs).float(), expected, atol=near, rtol=near)
+
+
+def test_keys_are_halved_where_that_keeps_more_of_a_gpu_busy():
+    """A chunk of the full model is 444 blocks: 3.4 waves on an H100, and 6.7 in halves."""
+
+    def pays(tokens=4680, keys=14040, batch=1, processors=132):
+        sizes = (batch, 12, tokens, 128), (batch, 12, keys, 128)
+        return halves_pay(*(torch.empty(size, device="meta") for size in sizes), processors)
+
+    chunk = torch.empty(1, 12, 4680, 128, device="meta")
+    assert (busy(chunk, 132), busy(chunk, 132, 2)) == pytest.approx((444 / 528, 888 / 924))
+    with torch.no_grad():
+        assert pays() and pays(keys=42120) and pays(processors=108)
+        assert not (pays(tokens=9360) or pays(keys=9361) or pays(keys=512) or pays(batch=2) or pays(processors=0))
+    assert not pays()  # with gradient
+
+
+def test_halved_keys_tell_the_same_shot(shots, monkeypatch):
+    model, calls = build_transformer(), []
+    expected = told(model, shots)
+    monkeypatch.setattr(attention, "LONG", 0)
+    monkeypatch.setattr(attention, "in_halves", lambda *tensors: calls.append(1) or in_halves(*tensors))
+    for name, halved in (("math", 0), ("cudnn", 2 * 2 * 2 + 2)):  # layers, chunks, steps; layers but one, once more
+        use_backend(model, name, processors=7)
+        calls.clear()
+        close(told(model, shots), expected)
+        assert len(calls) == halved, name
+
+
+def test_a_gpus_feed_forward_net_is_the_same_with_one_kernel_less():
+    """On a CPU torch's fused product takes the exact GELU, on CUDA the tanh form that the model has."""
+    model, other = build_transformer(), for_gpu(build_transformer())
+    x = torch.randn(1, 2, 3, model.config.num_attention_heads * model.config.attention_head_dim)
+    for ours, plain in zip(other.blocks, model.blocks, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(ours.ffn(x), plain.ffn(x), atol=1e-3, rtol=1e-3)
+        assert torch.equal(ours.ffn(x), plain.ffn(x))  # with gradient
+    seen = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(function._overloadpacket)
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Seen():
+        other.blocks[0].ffn(x)
+    fused = torch.ops.aten._addmm_activation
+    assert fused in seen and torch.ops.aten.gelu not in seen
+    assert fused.default not in decompositions  # torch's compiler leaves it one kernel
 
 
 def test_the_fast_backend_is_cudnn_from_hopper_on():

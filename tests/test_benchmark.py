@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from shotstream_lite import benchmark
+from shotstream_lite.attention import in_halves
 from shotstream_lite.cli import main
 from shotstream_lite.models import work
 from shotstream_lite.models.folder import PRESETS
@@ -99,6 +101,19 @@ def test_pieces_make_chunks():
     assert benchmark.by_chunk([1.0], 3) == [1.0]
 
 
+def test_attention_is_counted_by_the_waves_that_it_needs():
+    """444 blocks of queries are four waves of 132 processors, in halves 888 are seven; and each block begins once."""
+    card, keys = work.CARDS["H100"], torch.empty(1, 12, 14040, 128, device="meta", dtype=torch.bfloat16)
+    chunk, taken = keys[:, :, :4680], []
+    for call in (lambda: F.scaled_dot_product_attention(chunk, keys, keys), lambda: in_halves(chunk, keys, keys)):
+        with work.Work(card) as counted:
+            call()
+        flop, _, launches, seconds = counted.parts["", work.ATTENTION]
+        assert (flop, launches) == (4 * 12 * 4680 * 14040 * 128, 1)
+        taken.append(seconds * card.attention / flop)
+    assert taken == pytest.approx([528 / 444 * (1 + 128 / 14040), 924 / 888 * (1 + 128 / 7020)])
+
+
 def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
     """A shot of three chunks in two steps, against the sums in closed form, and what a compiler saves."""
     wan = PRESETS["wan-1.3b"]
@@ -108,15 +123,20 @@ def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
     frame, width, ffn, layers = 30 * 52, 1536, 8960, 30
     tokens = frame * (6 + 3 * (3 * 2 + 2))  # the context, two steps a chunk, clean passes but the last
     keys = [6 * 6] + [3 * (6 + 3 * (chunk + 1)) * (2 + (chunk < 2)) for chunk in range(3)]
+    unread = [6 * 6] + [3 * (6 + 3 * (chunk + 1)) for chunk in range(2)]
     for counted in figures:
         parts = counted["parts"]
         linear = 2 * layers * tokens * (6 * width**2 + 2 * width * ffn)
         assert parts["transformer: linear layers"]["flop"] == pytest.approx(linear, rel=0.03)
         attention = 4 * layers * width * (frame**2 * sum(keys) + tokens * 512)
+        attention -= 4 * width * (frame**2 * sum(unread) + frame * (6 + 2 * 3) * 512)  # the last block only remembers
         assert parts["transformer: attention"]["flop"] == pytest.approx(attention, rel=1e-6)
         assert parts["codec: convolutions"]["flop"] == pytest.approx((4.35 + 8 * 13.55) * 1e12, rel=0.02)
         seconds = sum(part["seconds"] for part in parts.values())
         assert counted["fps"] == pytest.approx(33 / seconds) and 0 < counted["first_frame_seconds"] < seconds / 2
+    whole = work.count_shot(configs, load_settings(wan), compiled=True)  # what is asked of an H100
+    assert whole["transformer_fps"] >= 34 and whole["fps"] >= 24
+    assert whole["codec_seconds"] <= 1 and whole["first_frame_seconds"] <= 0.3
     decode = partial(work._decode, configs, settings, work.CARDS["H100"], False)
     exact, tiny = (sum(n for (*_, index), n in decode(which)[0].items() if index == 0) for which in (False, True))
     assert tiny == pytest.approx(exact / 25, rel=0.2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from shotstream_lite.attention import fast_backend, use_backend
+from shotstream_lite.attention import fast_backend, processors, use_backend
 from shotstream_lite.codec import Codec, for_cpu, for_gpu, spatial_factor
 from shotstream_lite.errors import CheckpointError, OutOfMemory, about
 from shotstream_lite.models.configs import PARTS, check_together, read_config
@@ -33,6 +33,7 @@ from shotstream_lite.models.released import read_release
 from shotstream_lite.models.settings import StreamSettings, load_settings
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.transformer import ShotStreamTransformer
+from shotstream_lite.transformer import for_gpu as transformer_for_gpu
 
 ROOM = 0.75 * GIB
 """Bytes of a GPU left to kernels' workspaces and to gaps between tensors: an allowance, not a count."""
@@ -249,7 +250,10 @@ def arrange_transformer(transformer: ShotStreamTransformer, device: str, plan: P
         keep_in_float8(transformer)
     if plan.linears_wait:
         offload_linears(transformer, device)
-    use_backend(transformer, fast_backend(torch.device(device)))
+    where = torch.device(device)
+    if where.type == "cuda" and not (plan.float8 or plan.linears_wait):
+        transformer_for_gpu(transformer)
+    use_backend(transformer, fast_backend(where), processors(transformer, where))
     return transformer
 
 

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from shotstream_lite.attention import TILE, busy, fast_backend, use_backend
 from shotstream_lite.codec import compile_norms, for_gpu, latent_frames, pixel_frames, to_frames
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.memory import FusedAttention, outlines
@@ -26,6 +27,7 @@ from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout
 from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.transformer import compile_halves
+from shotstream_lite.transformer import for_gpu as transformer_for_gpu
 
 LINEAR, ATTENTION, CONVOLUTION, REST = "linear layers", "attention", "convolutions", "everything else"
 ROW = "{:<38}{:>9}{:>9}{:>10}{:>9}"
@@ -35,29 +37,40 @@ ROW = "{:<38}{:>9}{:>9}{:>10}{:>9}"
 class Card:
     """What a card is assumed to reach in bfloat16, not what its sheet promises: FLOP/s by kind, bytes/s, s a launch.
 
-    Attention: cuDNN's rate on long sequences, times .84 for a last wave of blocks that leaves processors idle.
+    attention: on long sequences while all processors are at work; see `Work` for what is taken off
+    capability: as CUDA numbers it
     """
 
     linear: float
     attention: float
     convolution: float
     memory: float
+    processors: int
+    capability: tuple[int, int]
     launch: float = 6e-6
 
 
 CARDS = {
-    "H100": Card(600e12, 510e12, 330e12, 2.6e12),
-    "H200": Card(600e12, 510e12, 330e12, 3.8e12),
-    "A100": Card(240e12, 190e12, 130e12, 1.5e12),
-    "RTX 4090": Card(150e12, 140e12, 90e12, 0.85e12),
+    "H100": Card(600e12, 607e12, 330e12, 2.6e12, 132, (9, 0)),
+    "H200": Card(600e12, 607e12, 330e12, 3.8e12, 132, (9, 0)),
+    "A100": Card(240e12, 231e12, 130e12, 1.5e12, 108, (8, 0)),
+    "RTX 4090": Card(150e12, 161e12, 90e12, 0.85e12, 128, (8, 9)),
 }
+FORMULAS = {
+    **flop_registry,
+    torch.ops.aten._addmm_activation: lambda bias, *factors, use_gelu, out_val: flop_registry[torch.ops.aten.addmm](
+        bias, *factors, out_val=out_val
+    ),
+}
+ATTENDS = torch.ops.aten._scaled_dot_product_cudnn_attention
 
 
 class Work(TorchDispatchMode):
     """Counts kernels while it is entered: `parts` has FLOP, bytes, launches and seconds, by what they belong to.
 
-    In functions that went through `fused`, what happens between two products of matrices counts as one kernel: it
-    reads what it did not make itself, and writes what is still wanted when it ends.
+    Attention is as fast as the card is busy (see `attention.busy`), and every block of it begins and ends once: that
+    takes as long as TILE more keys. In functions that went through `fused`, what happens between two products of
+    matrices counts as one kernel: it reads what it did not make itself, and writes what is still wanted when it ends.
     """
 
     def __init__(self, card: Card) -> None:
@@ -98,9 +111,11 @@ class Work(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         read, made = (_storages(tree) for tree in ((args, kwargs), out))
         packet = function._overloadpacket
-        if packet in flop_registry:
+        if packet is ATTENDS:
+            self._attend(*args[:3])
+        elif packet in FORMULAS:
             self._flush()
-            flops = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+            flops = FORMULAS[packet](*args, **(kwargs or {}), out_val=out)
             kind = CONVOLUTION if packet is torch.ops.aten.convolution else LINEAR
             self._kernel(kind, flops, sum(size for _, size in (*read.values(), *made.values())))
         elif function._schema.is_mutable or made.keys() - read.keys():  # no view
@@ -118,7 +133,8 @@ class Work(TorchDispatchMode):
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> None:
         self._flush()
         flops = 4 * query.shape[:-1].numel() * keys.shape[-2] * query.shape[-1]
-        self._kernel(ATTENTION, flops, 2 * _bytes(query) + _bytes(keys) + _bytes(values))
+        at_work = busy(query, self.card.processors) / (1 + TILE / keys.shape[-2])
+        self._kernel(ATTENTION, flops, 2 * _bytes(query) + _bytes(keys) + _bytes(values), at_work)
 
     def _flush(self) -> None:
         """Ends the kernel being fused."""
@@ -128,9 +144,9 @@ class Work(TorchDispatchMode):
         if self._read is not None:
             self._read, self._made = {}, {}
 
-    def _kernel(self, kind: str, flops: float, moved: float) -> None:
+    def _kernel(self, kind: str, flops: float, moved: float, at_work: float = 1.0) -> None:
         rates = {LINEAR: self.card.linear, ATTENTION: self.card.attention, CONVOLUTION: self.card.convolution}
-        seconds = max(flops / rates.get(kind, float("inf")), moved / self.card.memory, self.card.launch)
+        seconds = max(flops / at_work / rates.get(kind, float("inf")), moved / self.card.memory, self.card.launch)
         part = self.parts[self.component, kind]
         for index, amount in enumerate((flops, moved, 1, seconds)):
             part[index] += amount
@@ -208,6 +224,8 @@ def _denoise(configs: Mapping, settings: StreamSettings, card: Card, compiled: b
     work, first = Work(card), None
     work.component = "transformer"
     with torch.no_grad(), work, _counted_as_compiled(work, compiled):
+        transformer_for_gpu(transformer)
+        use_backend(transformer, fast_backend(torch.device("cuda"), card.capability), card.processors)
         if compiled:
             compile_halves(transformer)
         captions = empty(1, budget + 1, settings.text_tokens, transformer.config.text_dim)

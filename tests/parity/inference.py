@@ -1,6 +1,7 @@
 """What the released code computes without gradient: RoPE, schedule, history, teacher, student."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -208,12 +209,12 @@ class PassRecorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transformer, name)
 
-    def context(self, *arguments: Any) -> Tensor:
-        self.context_flow = self.transformer.context(*arguments)
+    def context(self, cache: ShotCache, *arguments: Any) -> Tensor:
+        self.context_flow = self.transformer.context(replace(cache, only_writes=False), *arguments)
         return self.context_flow
 
     def chunk(self, cache: ShotCache, latents: Tensor, timestep: Tensor | float, start: int) -> Tensor:
-        flow = self.transformer.chunk(cache, latents, timestep, start)
+        flow = self.transformer.chunk(replace(cache, only_writes=False), latents, timestep, start)
         self.passes.append((latents, torch.as_tensor(timestep), flow))
         return flow
 
