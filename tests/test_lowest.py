@@ -26,4 +26,4 @@ def test_the_test_extra_brings_what_every_other_one_does():
     """So that CI installs once. A person reads notebooks in jupyterlab; nbmake runs them without it."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     others = {*extras["notebooks"], *extras["studio"], *extras["train"]}
-    assert {line for line in others if not line.startswith("jupyterlab")} <= set(extras["test"])
+    assert others <= set(extras["test"])

@@ -161,8 +161,8 @@ def test_options_that_texts_name_are_there(capsys):
     """Of the command they are named with, or of any."""
     stages = [f"train {stage}" for stage in (*recipe.STAGES, "all", "ship", "tiny-decoder", "tables")]
     known = {command: options_of(command, capsys) for command in (*COMMANDS, *stages) if command != "train"}
-    known["train"] = known["train STAGE"] = set().union(*(known[stage] for stage in stages))
-    anywhere = set().union(*known.values(), {"--version", "--help", "--to"})  # the last is nbconvert's
+    known["train"] = known["train STAGE"] = known["train ..."] = set().union(*(known[stage] for stage in stages))
+    anywhere = set().union(*known.values(), {"--version", "--help", "--to", "--post"})  # the last two are nbconvert's
     for page in PAGES:
         text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
         for span in re.findall(r"`([^`\n]+)`", text):
