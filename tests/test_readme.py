@@ -158,15 +158,16 @@ PAGES = ["README.md", "CONTRIBUTING.md", "notebooks/README.md", "shotstream_lite
 
 
 def test_options_that_texts_name_are_there(capsys):
-    """Of the command they are named with, or of any."""
+    """Of the command they are named with, or, in README, of any."""
     stages = [f"train {stage}" for stage in (*recipe.STAGES, "all", "ship", "tiny-decoder", "tables")]
     known = {command: options_of(command, capsys) for command in (*COMMANDS, *stages) if command != "train"}
-    known["train"] = known["train STAGE"] = known["train ..."] = set().union(*(known[stage] for stage in stages))
-    anywhere = set().union(*known.values(), {"--version", "--help", "--to", "--post"})  # the last two are nbconvert's
+    known["train"] = set().union(*(known[stage] for stage in stages))
+    anywhere = set().union(*known.values(), {"--version", "--help"})
     for page in PAGES:
         text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
         for span in re.findall(r"`([^`\n]+)`", text):
             if named := re.match(r"shotstream (train \S+|\w+)", span):
-                assert options(span) <= known[named[1]], f"{page}: {span}"
-            elif span.startswith("--"):
+                stage = re.match("train [a-z]", named[1])  # not `train STAGE`
+                assert options(span) <= known[named[1] if stage else named[1].split()[0]], f"{page}: {span}"
+            elif span.startswith("--") and page == "README.md":  # others name options of nbconvert, too
                 assert options(span) <= anywhere, f"{page}: {span}"

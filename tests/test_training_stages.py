@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from conftest import close
 from PIL import Image
 from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 
@@ -188,18 +189,22 @@ def test_pairs_can_be_made_in_pieces_and_learnt_from(trained, tmp_path):
 
 
 def test_a_path_is_the_teachers(trained, tmp_path):
-    """Its ends are noise and what the teacher makes of that."""
-    films, config = (
-        tiny_films(),
-        OdePairsConfig(tmp_path, after=(trained,), student_steps=(1000, 500), sampling_steps=2),
-    )
-    draws = Run("a", config).draws(0, 2)
-    batch = next_shot_batch(films, 2, draws.each, **config.memory)
-    path = list(
-        ode_pairs.teacher_path(recipe_model(trained, "teacher"), batch, torch.zeros(2, 8, 5, 64), draws, config)
-    )
-    assert len(path) == 3 and not torch.equal(path[0], path[2])
-    assert abs(path[0].std() - 1) < 0.1
+    """Its ends are noise and what the teacher makes of that; guidance leads away from what it makes of no caption."""
+    config = OdePairsConfig(tmp_path, after=(trained,), student_steps=(1000, 500), sampling_steps=2)
+    films, teacher = tiny_films(), recipe_model(trained, "teacher")
+    told = torch.randn(2, 8, 5, 64, generator=torch.Generator().manual_seed(0))
+
+    def path(captions, guidance=config.guidance):
+        draws = Run("a", config).draws(0, 2)
+        batch = next_shot_batch(films, 2, draws.each, **config.memory)
+        wanted = dataclasses.replace(config, guidance=guidance)
+        return list(ode_pairs.teacher_path(teacher, batch, captions, draws, wanted))
+
+    guided, given, nothing = path(told), path(told, 1.0), path(torch.zeros_like(told))
+    assert len(guided) == 3 and not torch.equal(guided[0], guided[2])
+    assert abs(guided[0].std() - 1) < 0.1
+    assert (given[1] - nothing[1]).abs().max() > 1e-3
+    close(guided[1], nothing[1] + config.guidance * (given[1] - nothing[1]))
 
 
 # Baselines
