@@ -251,13 +251,21 @@ def test_rows_of_rivals_are_trained_and_measured_by_one_command(run, tmp_path, m
     config = tables.TablesConfig(
         tmp_path, teacher_steps=1, init_steps=1, distil_steps=1, batch=2, sampling_steps=1, shots=2
     )
-    names = ("infinity-rope, as published", "longlive, our films", "holocine", "keyframes", "offset-4")
+    names = (
+        "infinity-rope, as published",
+        "self-forcing, as published",
+        "longlive, our films",
+        "holocine",
+        "keyframes",
+        "offset-4",
+    )
     tables.make_tables(dataclasses.replace(config, only=names))
     assert sorted(heard) == sorted(
-        [("RivalPipeline", 2)] * 2 + [("TeacherPipeline", 2)] * 2 + [("ShotStreamPipeline", 2)]
+        [("RivalPipeline", 2)] * 3 + [("TeacherPipeline", 2)] * 2 + [("ShotStreamPipeline", 2)]
     )
     rows = {row["name"]: row for row in tables.json.loads((tmp_path / "tables.json").read_text())["rows"]}
-    assert rows["infinity-rope, as published"]["frame pairs a shot"] == (225 + 270) / 2
+    pairs = {name.partition(",")[0]: row.get("frame pairs a shot") for name, row in rows.items()}  # of one training
+    assert (pairs["infinity-rope"], pairs["self-forcing"]) == ((225 + 270) / 2, (270 + 675) / 2)
     assert rows["keyframes"]["frame pairs a shot"] == 576 and rows["holocine"]["frame pairs a shot"] == 2 * 99
     assert all(row["seconds a shot"] > 0 for row in rows.values() if row["table"] == "rivals")
     assert {row.name for row in ROWS if row.table == "rivals"} > set(names[:3])

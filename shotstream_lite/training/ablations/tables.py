@@ -105,7 +105,8 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     chain = row_configs(config, row)
     about = {"table": row.table, "name": row.name, "stages": row.stages}
     told_as = {"settings": dict(row.settings), "stories": config.stories, "shots": row.shots or config.shots}
-    told_as |= {"sampling_steps": config.sampling_steps} if row.stages[-1] == "teacher" else {}
+    told_as |= {"sampling_steps": config.sampling_steps} if row.stages[-1] == "teacher" or row.rival else {}
+    told_as |= {"rival": row.rival} if row.rival else {}
     path = config.out / "tables" / f"row-{_digest(chain[-1].out.name, told_as)}.json"
     processes().wait_for_everyone()  # or they would not agree on what is there
     if path.exists():
