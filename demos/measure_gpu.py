@@ -138,7 +138,7 @@ def rates(m: Measurement) -> None:
     rate("linear up with GELU", 2 * tokens * dim * ffn, gelu)
     query = rand(1, tokens, 12, 128).transpose(1, 2)
     keys, values = (rand(1, 12, 42120 // n**2, 128) for _ in range(2))
-    for count in (14040 // n**2, 42120 // n**2):
+    for count in (14040 // n**2 // 2 * 2, 42120 // n**2):  # even, for halves
         part = keys[:, :, :count], values[:, :, :count]
         for backend in ("native", *(BACKENDS if m.device == "cuda" else ())):
             if backend != "math":

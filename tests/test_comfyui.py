@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hosts import comfyui
 
 from shotstream_lite.film import read_film
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story_files import load_story
-from tests.hosts import comfyui
 
 PACK = Path(__file__).parent.parent / "demos" / "comfyui"
 COMFYUI = os.environ.get("COMFYUI")

@@ -98,15 +98,15 @@ def test_the_released_code_draws_what_ours_draws(released, pipeline, seeds):
     noise = released.SameNoise(settings.chunk, len(settings.steps))
     assert noise.float32 is torch.float32
     for seed in range(seeds):
-        drawn, make = [], pipeline._noise
+        drawn, make = [], pipeline.noise
 
         def watched(generator, drawn=drawn, make=make):
             draw = make(generator)
             return lambda shape: drawn.append(draw(shape)) or drawn[-1]
 
-        pipeline._noise = watched
+        pipeline.noise = watched
         list(pipeline.latents(["the red ball jumps"], [], seed, frames, settings))
-        pipeline._noise = make
+        pipeline.noise = make
         start = noise.randn([1, frames, *drawn[0].shape[1:2], *drawn[0].shape[3:]])
         starts, later = drawn[:: len(settings.steps)], [d for i, d in enumerate(drawn) if i % len(settings.steps)]
         assert torch.equal(start, torch.cat(starts, 2).transpose(1, 2))

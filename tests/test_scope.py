@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hosts import scope
 
 from shotstream_lite.session import StorySession
-from tests.hosts import scope
 
 PLUGIN = Path(__file__).parent.parent / "demos" / "scope"
 SCOPE = os.environ.get("SCOPE")
