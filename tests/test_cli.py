@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from shotstream_lite import __version__
 from shotstream_lite.cli import COMMANDS, main
 from shotstream_lite.codec import StreamDecoder
-from shotstream_lite.errors import StoryError
+from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.film import Reel, read_film
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
@@ -108,6 +108,17 @@ def test_seeds_frames_and_sizes(folder, model_folder):
         films.append(read_film("film.mp4"))
     assert films[0].tobytes() == films[1].tobytes() != films[2].tobytes()
     assert films[3].shape == (10, 480, 720, 3) and films[4].shape == (26, 480, 320, 3)
+
+
+def test_a_terminal_is_told_at_once_that_a_model_is_loaded(folder, model_folder, capsys, monkeypatch):
+    def load(*_):
+        raise CheckpointError("stop here")
+
+    monkeypatch.setattr("shotstream_lite.pipeline.load_pipeline", load)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert tell(model_folder) == 2
+        assert (f"shotstream: loading {model_folder} ..." in capsys.readouterr().err.splitlines()) == terminal
 
 
 def test_a_shot_longer_than_any_of_training_is_named(folder, model_folder, capsys):
