@@ -25,11 +25,11 @@ _OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt", "longest"}  # fix
 class StreamSettings:
     """How a model streams. What a story changes of it is saved with the story.
 
-    Units: height, width in pixels; shot_frames in pixel frames (4k+1), as is the longest shot of its training (None: no
-    longer than shot_frames); chunk, budget in latent frames; steps before the
-    shift, 1000 being pure noise; phase in radians a shot. The teacher alone is guided, away from negative_prompt; an
-    empty one is an embedding of zeros. own_captions: remembered frames read the caption they were made with, not that
-    of the shot that remembers them.
+    Units: height, width in pixels; shot_frames in pixel frames (4k+1), and so longest, the longest shot of its training
+    (None: no longer than shot_frames); chunk, budget in latent frames; steps before the shift, 1000 being pure noise;
+    phase in radians a shot. The teacher alone is guided, away from negative_prompt; an empty one is an embedding of
+    zeros. own_captions: remembered frames read the caption they were made with, not that of the shot that remembers
+    them.
     """
 
     height: int = 64

@@ -122,10 +122,11 @@ def compare(story: ToyStory, readings: Sequence[Reading], given: int = 0) -> Sco
 
 def _owner(kind: str, take: Take, number: int) -> object:
     """Whose thing it is: somebody's, a place's, or the story's."""
-    who = take.cast[min(number, len(take.cast) - 1)]
-    return {"tint": "story"}.get(kind) or (
-        (who.shape, who.colour) if kind in ("hat", "stripe", "emblem") else take.place.setting
-    )
+    if kind == "tint":
+        return "story"
+    if kind in ("hat", "stripe", "emblem"):
+        return take.cast[number].shape, take.cast[number].colour
+    return take.place.setting
 
 
 def _answer(logits: np.ndarray, where: np.ndarray) -> int:
