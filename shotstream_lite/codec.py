@@ -222,7 +222,7 @@ def for_cpu(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     """The same object, and pictures but for rounding, in a CPU's ways: only convolutions in the plane are fast there.
 
     torch has no fast one in space and time for a single clip without gradients; so the frames that a result depends on
-    are laid beside each other as channels. Decoding a miniature film becomes an order of magnitude faster.
+    are laid beside each other as channels.
     """
     for module in vae.modules():
         if type(module) is WanCausalConv3d:

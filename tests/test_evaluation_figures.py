@@ -217,6 +217,11 @@ def test_bad_wishes_end_in_one_line(wrong, says, capsys, tmp_path, monkeypatch):
     assert says in error and "\n" not in error
 
 
+def test_sentences_are_for_the_second_edition(model_folder, capsys):
+    assert main(["evaluate", "--preset", str(model_folder), "--sentences", "1"]) == 2
+    assert "--sentences: are read in the second edition" in capsys.readouterr().err
+
+
 def test_a_model_of_another_size_is_refused(model_folder, probe_file):
     with pytest.raises(StoryError, match="makes 32 x 48"):
         evaluate(small(model_folder, probe_file, ["student"]))

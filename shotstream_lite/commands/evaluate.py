@@ -75,6 +75,8 @@ class Evaluate:
             from shotstream_lite.evaluation.worlds import SECOND
 
             pipeline = model_specs(self.weights, self.preset)[0].pipeline("cpu")
+            if (pipeline.settings.height, pipeline.settings.width) != SECOND.size:
+                raise StoryError("--sentences: are read in the second edition of the miniature world: leave it out")
             result = sentences.evaluate_sentences(pipeline, SECOND.load_probe(SECOND.probe), self.sentences)
         else:
             from shotstream_lite.evaluation.report import evaluate
