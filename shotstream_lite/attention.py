@@ -1,7 +1,7 @@
 """Attention by torch's own function, and which of its kernels is tried first."""
 
 from contextlib import AbstractContextManager, nullcontext
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,8 @@ TILE = 128  # queries that a block of a GPU's threads takes
 LONG = 8192  # keys; with fewer, two halves win less than laying them together costs
 
 
-Spans = tuple[tuple[int, int, slice | Tensor], ...]
-"""Who attends to whom, group by group: the queries [start, stop) to the keys that a slice or an index picks."""
+Spans = tuple[tuple[int, int, tuple[slice, ...]], ...]
+"""Who attends to whom, group by group: the queries [start, stop) to the keys in some slices, one behind the other."""
 
 
 def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: Spans | None = None) -> Tensor:
@@ -42,12 +42,18 @@ def attend(attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor, spans: 
         else:
             out = kernel(query, keys, values)
     else:
-        parts = [kernel(query[:, :, a:b], keys[:, :, seen], values[:, :, seen]) for a, b, seen in spans]
+        parts = [kernel(query[:, :, a:b], _picked(keys, seen), _picked(values, seen)) for a, b, seen in spans]
         out = torch.cat(parts, dim=2)
     out = out.transpose(1, 2).flatten(2)
     for module in attn.to_out:
         out = module(out)
     return out
+
+
+def _picked(memory: Tensor, seen: tuple[slice, ...]) -> Tensor:
+    """One slice is copied nowhere; several are laid together, whose gradient is far cheaper than that of an index."""
+    parts = [memory[:, :, part] for part in seen]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def busy(query: Tensor, processors: int, parts: int = 1) -> float:
@@ -101,10 +107,9 @@ def spans(mask: Tensor, tokens: int) -> Spans:
         raise ValueError("a frame may attend to none: let it attend to itself at least")
     groups = []
     for row, size, stop in zip(rows, sizes.tolist(), accumulate(sizes.tolist()), strict=True):
-        frames = torch.arange(len(row), device=row.device).repeat_interleave(row)
-        seen = (frames[:, None] * tokens + torch.arange(tokens, device=row.device)).flatten()
-        first, last = int(seen[0]), int(seen[-1]) + 1
-        seen = slice(first, last) if row.max() == 1 and last - first == len(seen) else seen
+        frames = torch.arange(len(row)).repeat_interleave(row.cpu()).tolist()
+        breaks = [0, *(i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1), len(frames)]
+        seen = tuple(slice(tokens * frames[i], tokens * (frames[j - 1] + 1)) for i, j in pairwise(breaks))
         groups.append((tokens * (stop - size), tokens * stop, seen))
     return tuple(groups)
 

@@ -32,6 +32,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
     backend = NATIVE  # the attention kernel tried first, see `attention.use_backend`
     halves: Halves | None = None  # compiled ones, see `compile_halves`
     whole: Callable[..., Tensor] | None = None  # a compiled block for `joint`, see `compile_blocks`
+    watch: Callable[[int, Tensor], None] | None = None  # shown the tokens [B, F, tokens, dim] that enter each layer
 
     def joint(
         self,
@@ -143,6 +144,8 @@ class ShotStreamTransformer(WanTransformer3DModel):
         # Checkpointed blocks run once more after this, and must find the same kernel then.
         with preferring(NATIVE if checkpointing else self.backend):
             for layer, block in enumerate(self.blocks):
+                if self.watch:
+                    self.watch(layer, x)
                 append_kv = partial(memory[0].append_kv, memory[1], layer) if memory else None
                 if memory and memory[0].only_writes and layer == len(self.blocks) - 1:
                     query, keys, values = (self.halves or HALVES)[0](block, x, modulation, table)

@@ -389,8 +389,8 @@ def test_what_is_counted_is_what_attention_computes(transformer, monkeypatch):
     heard, attend, heeded = [0], model_file.attend, transformer.blocks[0].attn1
 
     def hear(attn, query, keys, values, spans=None):
-        for a, b, seen in (spans or ((0, query.shape[2], slice(None)),)) if attn is heeded else ():
-            heard[0] += (b - a) * torch.arange(keys.shape[2])[seen].numel() / 36
+        for a, b, seen in (spans or ((0, query.shape[2], (slice(None),)),)) if attn is heeded else ():
+            heard[0] += (b - a) * sum(torch.arange(keys.shape[2])[part].numel() for part in seen) / 36
         return attend(attn, query, keys, values, spans)
 
     monkeypatch.setattr(model_file, "attend", hear)

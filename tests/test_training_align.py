@@ -14,6 +14,7 @@ from shotstream_lite.training.align import Align
 from shotstream_lite.training.batches import next_shot_batch, still_batch
 from shotstream_lite.training.draws import seeded
 from shotstream_lite.training.teacher import looks_loss
+from shotstream_lite.transformer import compile_blocks
 
 
 def test_each_frame_is_asked_for_what_it_shows():
@@ -53,6 +54,18 @@ def test_only_what_comes_before_the_middle_is_led_and_it_is_led_to_the_answer():
     assert losses[-1] < 0.3 * losses[0]
     led = [any(p.grad is not None for p in block.parameters()) for block in transformer.blocks]
     assert led == [True, True, False, False]
+
+
+def test_compiled_blocks_are_heard_too():
+    films, transformer = random_films(2), build_transformer(0, num_layers=4)
+    heads = Align(transformer, films, 6)
+    origins, inputs = [[(0, 0, 0)]], (torch.randn(1, 3, 1, 4, 6), 500.0, torch.randn(1, 1, 8, 10))
+    losses = []
+    for _ in range(2):
+        transformer.joint(*inputs)
+        losses.append(heads.loss(origins))
+        compile_blocks(transformer, backend="eager")
+    torch.testing.assert_close(*losses)
 
 
 def test_looks_that_share_a_memory_are_as_good_as_looks_with_a_memory_each():

@@ -40,11 +40,12 @@ class Align(nn.Module):
         self.look = nn.Linear(inner, WIDTH)
         self.heads = nn.ModuleDict({name: nn.Linear(2 * WIDTH, choices) for name, choices in films.questions().items()})
         self._seen: list[Tensor] = []
-        middle = transformer.blocks[len(transformer.blocks) // 2]
-        middle.norm1.register_forward_pre_hook(lambda _, inputs: self._keep(inputs[0]))
+        self.middle = len(transformer.blocks) // 2
+        transformer.watch = self._keep
 
-    def _keep(self, tokens: Tensor) -> None:
-        self._seen[:] = [tokens]
+    def _keep(self, layer: int, tokens: Tensor) -> None:
+        if layer == self.middle:
+            self._seen[:] = [tokens]
 
     def loss(self, origins: Sequence[Sequence[Origin]]) -> Tensor:
         """Mean cross entropy over the questions, of the frames the transformer has just been called with."""
