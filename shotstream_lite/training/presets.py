@@ -69,8 +69,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "codec": {"world": "toybox2", "base_dim": 32, "patch_size": 4, "wide_channels": 32, "channels": 24}
         | {"shots": 1800, "frame_steps": 2400, "steps": 4300, "clip_lr": 0.005},
         "films": {"world": "toybox2", "stories": 1000},
-        "base": _SECOND | {"steps": 4700, "image_steps": 3500, "image_batch": 64, "heads": 5},
-        "teacher": _SECOND | {"steps": 8000, "batch": 6, "image_batch": 12, "trained": "all", "text": True},
+        "base": _SECOND | {"steps": 4100, "image_steps": 3500, "image_batch": 64, "heads": 5},
+        "teacher": _SECOND | {"steps": 8000, "batch": 8, "image_batch": 8, "looks": 6, "trained": "all", "text": True},
         "causal-init": _LENGTHS | {"steps": 400},
         "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 800, "critic_lr": 4e-4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
