@@ -91,9 +91,8 @@ class Codec:
         """Encodes clips: [B, 3, F, H, W] in [-1, 1], F = 4k+1 -> the posterior's mode [B, C, k+1, h, w]."""
         latent_frames(pixels.shape[2])
         self.latent_size(*pixels.shape[-2:], patch=1)
-        latents = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
         mean, deviation = _normalisation(self.vae)
-        return (latents - mean) / deviation
+        return (self.vae.encode(pixels.to(mean)).latent_dist.mode() - mean) / deviation
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes whole clips: [B, C, k+1, h, w] -> pixels [B, 3, 4k+1, H, W] in [-1, 1]."""
@@ -125,7 +124,7 @@ class StreamDecoder:
         F is 4f, or 4f - 3 in the first call.
         """
         mean, deviation = _normalisation(self.vae)
-        latents = latents.to(self.vae.device, self.vae.dtype) * deviation + mean
+        latents = latents.to(mean) * deviation + mean
         # One latent a call: several at once are no faster on a CPU and differ in the last bits.
         pixels = torch.cat([self._decode_one(z) for z in self.vae.post_quant_conv(latents).split(1, dim=2)], 2)
         if self.vae.config.patch_size is not None:
@@ -177,7 +176,7 @@ class TiledStreamDecoder:
         factor = self.codec.spatial_factor
         total, weights = None, 0.0
         for decoder, (row, column) in zip(self._decoders, places, strict=True):
-            decoder.move_features(self.codec.vae.device)
+            decoder.move_features(self.codec.vae.post_quant_conv.weight.device)
             pixels = decoder.decode(latents[..., slice(*row), slice(*column)])
             decoder.move_features("cpu")
             ramps = (_ramp(span, size, factor) for span, size in zip((row, column), latents.shape[-2:], strict=True))
@@ -318,9 +317,12 @@ def _ramp(span: tuple[int, int], size: int, factor: int) -> Tensor:
 
 
 def _normalisation(vae: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the latents, each [C, 1, 1, 1]; copied once to a device, for a copy waits for its work."""
-    mean, deviation = (tuple(numbers) for numbers in (vae.config.latents_mean, vae.config.latents_std))
-    return _on_device(mean, vae.device, vae.dtype), _on_device(deviation, vae.device, vae.dtype)
+    """Mean and deviation of the latents, each [C, 1, 1, 1], where and as the codec computes; copied once to a device,
+    for a copy waits for its work."""
+    like = vae.post_quant_conv.weight  # `vae.device` and `vae.dtype` walk through all modules
+    numbers = (vae.config.latents_mean, vae.config.latents_std)
+    mean, deviation = (_on_device(tuple(each), like.device, like.dtype) for each in numbers)
+    return mean, deviation
 
 
 @lru_cache

@@ -34,6 +34,16 @@ class ShotStreamTransformer(WanTransformer3DModel):
     whole: Callable[..., Tensor] | None = None  # a compiled block for `joint`, see `compile_blocks`
     watch: Callable[[int, Tensor], None] | None = None  # shown the tokens [B, F, tokens, dim] that enter each layer
 
+    @property
+    def device(self) -> torch.device:
+        """Where it works; diffusers walks through all modules to say so, and is asked for each piece of a shot."""
+        return self.patch_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, whatever its linear layers are kept in."""
+        return self.patch_embedding.weight.dtype
+
     def joint(
         self,
         latents: Tensor,
@@ -106,7 +116,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         Shape:
             captions: [B, n, text_tokens, text_dim]
         """
-        text = self.condition_embedder.text_embedder(captions.to(self.patch_embedding.weight.dtype))
+        text = self.condition_embedder.text_embedder(captions.to(self.dtype))
         attentions = [block.attn2 for block in self.blocks]
         keys = tuple(heads_first(attn.norm_k(attn.to_k(text)), attn.heads) for attn in attentions)
         values = tuple(heads_first(attn.to_v(text), attn.heads) for attn in attentions)
@@ -135,7 +145,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
             caption_ids = torch.atleast_2d(caption_ids).to(latents.device, torch.long)
             caption_ids = caption_ids.expand(len(latents), -1)
         temb, modulation = self._time(timestep, latents.device)
-        x = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype))
+        x = self.patch_embedding(latents.to(self.dtype))
         x = x.flatten(3).permute(0, 2, 3, 1).contiguous()
         checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
         run = partial(run_block, halves=self.halves) if self.halves else run_block
@@ -171,7 +181,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
         angles = time * 10000 ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
         wave = torch.cat((angles.cos(), angles.sin()), dim=-1)
         temb = embedder.time_embedder(wave.to(embedder.time_embedder.linear_1.weight.dtype))
-        temb = temb.to(self.patch_embedding.weight.dtype)
+        temb = temb.to(self.dtype)
         modulation = embedder.time_proj(embedder.act_fn(temb)).float()
         return temb, modulation.unflatten(-1, (6, 1, -1))
 

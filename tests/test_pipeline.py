@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.models import modeling_utils
 
 from shotstream_lite.codec import CodecError, latent_frames, to_frames
 from shotstream_lite.errors import StoryError
@@ -210,3 +211,15 @@ def test_a_size_that_does_not_fit_is_refused_at_once(pipeline):
 def test_a_caption_too_long_for_the_model(pipeline):
     with pytest.raises(StoryError, match="tokens, the model reads 64"):
         list(pipeline.shot(["red " * 70], seed=0))
+
+
+def test_a_shot_walks_through_no_parameters(pipeline, monkeypatch):
+    """diffusers' own `device` and `dtype` do, a millisecond each time: they were asked 80 times a shot."""
+    asked = []
+    for name in ("get_parameter_device", "get_parameter_dtype"):
+        whole = getattr(modeling_utils, name)
+        monkeypatch.setattr(modeling_utils, name, lambda model, of=whole: asked.append(model) or of(model))
+    film(pipeline.shot(lines(3), footage(2), seed=1))
+    assert not asked
+    pipeline.codec.vae.dtype  # noqa: B018
+    assert len(asked) == 1  # it would have been seen
