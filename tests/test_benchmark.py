@@ -148,3 +148,4 @@ def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "on H100, compiled, counted and not measured" in out and "codec: convolutions" in out
     assert main(["benchmark", "--count", "--card", "abacus"]) == 2
+    assert main(["benchmark", "--count", "--float8"]) == 2 and "leave one out" in capsys.readouterr().err

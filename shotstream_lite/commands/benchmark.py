@@ -46,6 +46,8 @@ class Benchmark:
         check_count(self.shots, "--shots")
         if self.random_weights and self.weights != "student":
             raise StoryError(f"--weights {self.weights}: --random-weights makes a student only, leave one of them out")
+        if self.count and self.float8:
+            raise StoryError("--float8 saves memory and no arithmetic, nothing that --count shows: leave one out")
         if self.json:
             check_report_path(self.json)
         if self.tiny_decoder:
