@@ -9,6 +9,7 @@ import tyro
 from shotstream_lite import __version__
 from shotstream_lite.commands.benchmark import Benchmark
 from shotstream_lite.commands.common import BAD_INPUT, INTERRUPTED, in_one_line, stopped_by_signals
+from shotstream_lite.commands.compare import Compare
 from shotstream_lite.commands.convert import Convert
 from shotstream_lite.commands.evaluate import Evaluate
 from shotstream_lite.commands.info import Info
@@ -25,6 +26,7 @@ COMMANDS = {
     "studio": Studio,
     "serve": Serve,
     "evaluate": Evaluate,
+    "compare": Compare,
     "benchmark": Benchmark,
     "train": Train,
     "convert": Convert,

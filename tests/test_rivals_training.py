@@ -1,6 +1,7 @@
 """Rivals trained and measured, rehearsed with tiny models: every stage, every setting, every way to tell a story."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid
 from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.session import StorySession
-from shotstream_lite.training.ablations import rivals, tables
+from shotstream_lite.training.ablations import compare, rivals, tables
 from shotstream_lite.training.ablations.rows import ROWS
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.transformer import causal_mask
@@ -178,6 +179,30 @@ def test_unknown_rivals_are_named_with_those_there_are(tmp_path, config, names):
         config(tmp_path, rival="dreamer").check()
 
 
+def test_all_that_stream_share_one_budget(tmp_path):
+    """As many steps of each sort as the method, in batches as large, each stage from the method's seed."""
+    config, spent, seeds = tables.TablesConfig(tmp_path), {}, {}
+    for row in ROWS:
+        if row.table == "rivals" and len(row.stages) > 1:
+            chain = tables.row_configs(config, row)
+            sorts = {
+                "rival-init": "causal-init",
+                "intra-shot": "distil",
+                "inter-shot": "distil",
+                "rival-distil": "distil",
+            }
+            spent[row.name] = {}
+            for stage, each in zip(row.stages, chain, strict=True):
+                sort = sorts.get(stage, stage), each.batch
+                spent[row.name][sort] = spent[row.name].get(sort, 0) + each.steps
+            seeds[row.name] = {
+                tables.AS.get(s, s): each.seed for s, each in zip(row.stages, chain, strict=True)
+            }.items()
+    assert spent["shotstream"] == {("teacher", 8): 800, ("causal-init", 8): 300, ("distil", 8): 960}
+    assert len(spent) > 10 and all(other == spent["shotstream"] for other in spent.values())
+    assert all(other <= seeds["shotstream"] for other in seeds.values())
+
+
 # Telling stories
 
 
@@ -265,7 +290,27 @@ def test_rows_of_rivals_are_trained_and_measured_by_one_command(run, tmp_path, m
     )
     rows = {row["name"]: row for row in tables.json.loads((tmp_path / "tables.json").read_text())["rows"]}
     pairs = {name.partition(",")[0]: row.get("frame pairs a shot") for name, row in rows.items()}  # of one training
-    assert (pairs["infinity-rope"], pairs["self-forcing"]) == ((225 + 270) / 2, (270 + 675) / 2)
-    assert rows["keyframes"]["frame pairs a shot"] == 576 and rows["holocine"]["frame pairs a shot"] == 2 * 99
+    assert pairs["infinity-rope"] == pairs["self-forcing"] == (45 + 90) / 2  # shots of three latents, five passes
+    assert (
+        rows["keyframes"]["frame pairs a shot"] == 1 + 5 * 3 * 4 + 2 * 2
+    )  # from its own picture; all pictures together
+    assert rows["holocine"]["frame pairs a shot"] == 2 * 3 * 5
     assert all(row["seconds a shot"] > 0 for row in rows.values() if row["table"] == "rivals")
     assert {row.name for row in ROWS if row.table == "rivals"} > set(names[:3])
+    # `compare` finds them in the run, by the budget that it keeps
+    names = (*names[:5], "lct", "causvid, as published")
+    tellers, untrained = compare.chosen(compare.Comparison(tmp_path, tmp_path, only=names, shots=6))
+    assert [(teller.name, teller.sort, teller.shots) for teller in tellers] == [
+        (name, "trained", 4 if name == "holocine" else 6) for name in names[:5]
+    ]
+    assert [row["name"] for row in untrained] == ["lct", "causvid, as published"]
+    assert f"--out {tmp_path} --only 'lct'" in untrained[0]["train"]
+    keys = [teller.key(tmp_path / "probe.safetensors", 0, 6) for teller in tellers]
+    assert len(set(keys)) == 5  # of one training: told by another rule, it is another film
+    film, cost = tellers[3].film(held_out_stories(1, 4)[0], 0)
+    assert len(film.shots) == 4 and (cost["cost/seconds"].sum() == pytest.approx(cost["cost/first frame"].item()))
+    film, cost = tellers[0].film(held_out_stories(1, 2)[0], 0)
+    assert cost["cost/seconds"].shape == (1, 2) and 0 < cost["cost/first frame"] < cost["cost/seconds"][0, 0]
+    budget = json.loads((tmp_path / tables.BUDGET).read_text())
+    (tmp_path / tables.BUDGET).write_text(json.dumps(budget | {"teacher_steps": 2}))
+    assert not compare.chosen(compare.Comparison(tmp_path, tmp_path, only=names))[0]

@@ -1,7 +1,7 @@
 """Held-out stories as films: told by a model, or drawn by the renderer as the ceiling."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.worlds import FIRST, World, world_of
 from shotstream_lite.measures import Film
 from shotstream_lite.models.placement import Plan
-from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
+from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline, load_pipeline
+from shotstream_lite.rivals.joint import KINDS
+from shotstream_lite.rivals.streams import STREAMS
+from shotstream_lite.rivals.telling import RivalPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, TRAIN_SEED
 
 CODEC = "codec"  # as the name of weights: real film through the codec and back
+OWN_MEMORY = {"policy", "budget", "phase", "own_captions", "chunk"}  # what a rival answers in its own way
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ModelSpec:
 
     `name` is `[FOLDER:]WEIGHTS[@SETTING=VALUE,...]`, such as `student`, `student@policy=none` or
     `runs/first-only:student@budget=2`; without a folder it is `preset`. `student@float8=true` keeps its linear layers
-    in eight bits (see `placement.Plan`).
+    in eight bits (see `placement.Plan`), `student@rival=longlive` tells by the rule of a rival that streams.
     """
 
     name: str
@@ -36,6 +40,7 @@ class ModelSpec:
     weights: str
     settings: dict[str, Any] = field(default_factory=dict)
     float8: bool = False
+    rival: str = ""  # a key of `rivals.streams.STREAMS`
 
     @classmethod
     def parse(cls, name: str, preset: str | Path) -> "ModelSpec":
@@ -55,7 +60,10 @@ class ModelSpec:
         float8 = settings.pop("float8", False)
         if not isinstance(float8, bool):
             raise StoryError(f"--weights {name}: float8 is {float8!r}: write true or false")
-        return cls(name, folder or preset, weights, settings, float8)
+        rival = settings.pop("rival", "")
+        if rival and (why := _unfit(rival, weights, settings)):
+            raise StoryError(f"--weights {name}: {why}")
+        return cls(name, folder or preset, weights, settings, float8, rival)
 
     def pipeline(self, device: str) -> ShotStreamPipeline:
         """Loads the model, with its settings changed. Raises CheckpointError, and StoryError for a wrong setting."""
@@ -64,9 +72,23 @@ class ModelSpec:
         try:
             pipeline.settings = pipeline.settings.changed(self.settings)
             pipeline.check(pipeline.settings)
+            pipeline = RivalPipeline.of(pipeline, self.rival) if self.rival else pipeline
         except ValueError as error:
             raise StoryError(f"--weights {self.name}: {error}") from None
         return pipeline
+
+
+def _unfit(rival: Any, weights: str, settings: Mapping[str, Any]) -> str:
+    """Why a model does not tell as a rival; "" if it does."""
+    if rival in (*KINDS, "keyframes"):
+        what = f"{rival} knows every caption before the first frame and makes all shots at once, so it cannot stream"
+        return f"{what}: choose one of {', '.join(STREAMS)}"
+    if rival not in list(STREAMS):
+        return f"{rival!r} is no rival that streams: choose one of {', '.join(STREAMS)}"
+    if weights in WHOLE_SHOTS:
+        return f"{rival} makes chunks, {weights} makes whole shots: write student"
+    odd = sorted(OWN_MEMORY & settings.keys())
+    return f"{odd[0]} is the method's own, {rival} remembers in its way: leave it out" if odd else ""
 
 
 def held_out_stories(count: int, shots: int, world: World = FIRST) -> list:
@@ -93,14 +115,19 @@ def written(story: Any, seed: int) -> Story:
     return Story(told, tuple(Shot(of_shot(story, take, rng)) for take in story.takes), seed=seed)
 
 
-def tell(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> Film:
-    """The story as a model tells it, after `given` shots of real film."""
+def told(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> StorySession:
+    """The story as a model tells it, after `given` shots of real film, with what it took."""
     session = StorySession.of(pipeline, written(story, seed))
     real = rendered_film(replace(story, takes=story.takes[:given]), session.settings.shot_frames)
     session.given(real.shots)
     for _ in session.tell():
         pass
-    return Film(story, [told.footage.frames() for told in session.shots], given)
+    return session
+
+
+def tell(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> Film:
+    """The same as a film to be measured."""
+    return Film(story, [shot.footage.frames() for shot in told(pipeline, story, seed, given).shots], given)
 
 
 def rendered_film(story: Any, frames: int | None = None) -> Film:

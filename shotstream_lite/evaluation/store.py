@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +35,13 @@ def scores_key(spec: ModelSpec, probe: Path, *stories: int) -> str:
     mine = "transformer" if spec.weights == "student" else spec.weights
     parts = [folder / part for part in (mine, "vae", "text_encoder")]
     files = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
-    digest = hashlib.sha256(repr((MEASURES, spec.weights, sorted(spec.settings.items()), *stories)).encode())
-    for path in [*files, folder / "stream.json", probe]:
+    return made_by([*files, folder / "stream.json", probe], spec.weights, sorted(spec.settings.items()), *stories)
+
+
+def made_by(files: Iterable[Path], *what: Any) -> str:
+    """Changes with the contents of files, of those that are there, and with what else scores come from."""
+    digest = hashlib.sha256(repr((MEASURES, *what)).encode())
+    for path in files:
         if path.is_file():
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -5,6 +5,7 @@ import torch
 from shotstream_lite.rivals.film import begin_film
 from shotstream_lite.rivals.joint import Contexts, Joint
 from shotstream_lite.rivals.streams import Rival
+from shotstream_lite.rollout import chunk_sizes
 from shotstream_lite.transformer import ShotStreamTransformer
 
 
@@ -17,7 +18,7 @@ def stream_pairs(rival: Rival, shots: int, frames: int = 9, steps: int = 4) -> l
         before = film.pairs[0]
         with torch.no_grad():
             rival.begin(tiny, film, frames, captions)
-            chunks = [rival.chunk] * (frames // rival.chunk)
+            chunks = chunk_sizes(frames, rival.chunk)
             list(rival.shot(tiny, film, torch.zeros, torch.linspace(1, 0.4, steps), chunks))
         counts.append(film.pairs[0] - before)
     return counts

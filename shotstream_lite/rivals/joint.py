@@ -143,13 +143,8 @@ class Consistent(Joint):
         return lambda query, keys, values: (*biased(query, keys, NEVER * (1 - frame), hidden), values)
 
 
-KINDS: dict[str, tuple[type[Joint], dict]] = {
-    "full": (Joint, {}),
-    "lct": (LongContext, {}),
-    "lct-causal": (LongContext, {"causal": True}),
-    "holocine": (HoloCine, {}),
-    "moc": (Contexts, {}),
-}
+KINDS: dict[str, tuple[type[Joint], dict]] = {"full": (Joint, {}), "lct": (LongContext, {})}
+KINDS |= {"lct-causal": (LongContext, {"causal": True}), "holocine": (HoloCine, {}), "moc": (Contexts, {})}
 """The joint rivals by name, with the answers that differ from their class's."""
 
 

@@ -172,6 +172,8 @@ class RollingForcing(Rival):
 
     def shot(self, model, film, noise, sigmas, chunks, exit_step=None, clean_sigma=0.0):
         chunks, steps, flight = len(list(chunks)), len(sigmas), film.flight if self.streams else []
+        if self.streams and steps != self.latency + 1:
+            raise StoryError(f"steps: {self.latency + 1} chunks are in flight, a step apart: write as many steps")
         size = (*film.latent_shape[:2], self.chunk, *film.latent_shape[2:])
         entered, shown = len(flight), {}
         for window, done in enumerate(range(len(flight) - steps + 1, chunks)):
@@ -289,14 +291,6 @@ def _pooled(x: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     return pooled.unflatten(0, frames.shape[:3]).movedim(3, -1).flatten(2, 4)
 
 
-STREAMS = {
-    "self-forcing": SelfForcing(),
-    "causvid": CausVid(),
-    "longlive": LongLive(),
-    "longlive without recache": LongLive(recache=False),
-    "rolling-forcing": RollingForcing(),
-    "infinity-rope": InfinityRope(),
-    "causalcine": CausalCine(),
-    "hiar": HiAR(),
-    "ema-sink": EmaSink(),
-}
+STREAMS: dict[str, Rival] = {"self-forcing": SelfForcing(), "causvid": CausVid(), "longlive": LongLive()}
+STREAMS |= {"longlive without recache": LongLive(recache=False), "rolling-forcing": RollingForcing(), "hiar": HiAR()}
+STREAMS |= {"infinity-rope": InfinityRope(), "causalcine": CausalCine(), "ema-sink": EmaSink()}

@@ -15,7 +15,7 @@ from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import Consistent, Joint, pyramid, sample_film
-from shotstream_lite.rivals.streams import Rival, SelfForcing
+from shotstream_lite.rivals.streams import STREAMS, Rival, SelfForcing
 from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout
 from shotstream_lite.story import Lines, Story, captions, line_at
 from shotstream_lite.transformer import ShotStreamTransformer
@@ -38,6 +38,13 @@ class RivalPipeline(ShotStreamPipeline):
         self._past: tuple[Footage, ...] = ()  # of the latest shot
         self._film: FilmCache | None = None  # with that shot
         self._last: np.ndarray | None = None  # its last frame
+
+    @classmethod
+    def of(cls, pipeline: ShotStreamPipeline, name: str) -> "RivalPipeline":
+        """A student under the rule of a rival, a key of `streams.STREAMS`, whether it was trained as that or not."""
+        teller = cls(pipeline.transformer, pipeline.codec, pipeline.text, pipeline.settings, pipeline.name)
+        teller.rival = STREAMS[name]
+        return teller
 
     @torch.inference_mode()
     def latents(self, captions, past, seed, length, settings, before=None, after=None, again=None) -> Iterator[Tensor]:

@@ -36,7 +36,7 @@ ASKED = {  # what they say, and the questions that have to be right for it
 }
 EVENTS = {"wind": ("hat", HATS.index("none")), "bell": ("flag", FLAGS.index("up"))}
 LOOKS = ("shape", "colour", "hat", "stripe")  # who somebody is, for a comparison of chunks
-GAPS = {"seen 1 shot ago": (1, 1), "2 or 3": (2, 3), "4 to 6": (4, 6), "7 or more": (7, np.inf)}
+GAPS = {"seen 1 shot ago": (1, 1), "2 or 3": (2, 3), "4 to 6": (4, 6), "7 to 12": (7, 12), "7 or more": (7, np.inf)}
 FIRST_CHUNK, CHUNK = 9, 12  # pixel frames of three latents
 CHUNKS = 1 + (LONGEST - FIRST_CHUNK) // CHUNK
 

@@ -29,11 +29,12 @@ from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
+    COUNTED,
     RivalDistilConfig,
     RivalFlowConfig,
     RivalInitConfig,
     as_storyteller,
-    frame_pairs,
+    costs,
     train_rival_distil,
     train_rival_flow,
     train_rival_init,
@@ -61,8 +62,21 @@ CHAIN = {
 }
 AS = {"rival-init": "causal-init", "rival-distil": "intra-shot"}
 """Whose recipe a rival's stage follows."""
-COSTS = ("frame pairs a shot", "seconds a shot", "chunks late")
-"""Of rivals; the last is how many chunks a change of caption comes late."""
+COSTS = ("seconds a shot", *COUNTED)
+"""Of rivals, see `rivals.costs`."""
+BUDGET = Path("tables", "budget.json")
+OF_TRAINING = (
+    "preset",
+    "teacher_steps",
+    "init_steps",
+    "distil_steps",
+    "batch",
+    "image_batch",
+    "precision",
+    "compile",
+    "sampling_steps",
+)
+"""What makes a row the row it is, kept in the run for `compare`."""
 PLACES = {f.name for f in fields(RunConfig)} | {"resume", "save_every", "sample_every", "tensorboard"}
 
 
@@ -74,7 +88,7 @@ class TablesConfig:
     only: tuple[str, ...] = ()  # tables or rows, such as 3, or "channel concat"; by default all
     teacher_steps: int = 800  # budget of every row, and of joint rivals
     init_steps: int = 300
-    distil_steps: int = 480  # of each self-forcing stage, critic and generator together
+    distil_steps: int = 480  # of each self-forcing stage, critic and generator together; rivals have one, twice as long
     batch: int = 8
     image_batch: int = 16  # of teachers
     precision: Literal["no", "bf16"] = "no"
@@ -92,6 +106,13 @@ def make_tables(config: TablesConfig) -> None:
     if not rows:
         names = ", ".join(dict.fromkeys([row.table for row in ROWS] + [row.name for row in ROWS]))
         raise CheckpointError(f"--only {' '.join(config.only)}: no such table or row: choose among {names}")
+    if processes().is_main_process:
+        (config.out / "tables").mkdir(parents=True, exist_ok=True)
+        write_text(
+            config.out / BUDGET,
+            json.dumps({name: getattr(config, name) for name in OF_TRAINING}, indent=2) + "\n",
+            CheckpointError,
+        )
     results = [_row(config, row) for row in rows]
     if processes().is_main_process:
         lines = ",\n".join(json.dumps(result) for result in results)
@@ -118,10 +139,8 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     measured = measure(pipeline, config.stories, told_as["shots"], config.out, clock)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
     if row.table == "rivals":
-        seconds = round(clock.seconds / max(1, clock.stories) / told_as["shots"], 3)
-        pairs = frame_pairs(row.rival, told_as["shots"], config.sampling_steps)
-        late = getattr(getattr(pipeline, "rival", None), "latency", 0)
-        result |= dict(zip(COSTS, (pairs, seconds, late), strict=True))
+        result["seconds a shot"] = round(clock.seconds / max(1, clock.stories) / told_as["shots"], 3)
+        result |= costs(pipeline, row.rival, told_as["shots"])
     if processes().is_main_process:
         write_text(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     return about | result
@@ -141,6 +160,7 @@ def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     """The configurations of a row's stages; each works in a folder named by all that makes it what it is."""
     steps = {"teacher": config.teacher_steps, "causal-init": config.init_steps}
     steps |= {"rival-flow": config.teacher_steps, "rival-init": config.init_steps}
+    steps |= {"rival-distil": 2 * config.distil_steps}  # the method has two such stages
     folders, chain = [config.out], []
     for stage in row.stages:
         kind = CHAIN[stage][0]
