@@ -154,7 +154,13 @@ def options(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/report.md", "notebooks/README.md", "shotstream_lite/weights/toybox/README.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/report.md",
+    "notebooks/README.md",
+    "shotstream_lite/weights/toybox/README.md",
+]
 
 
 def test_options_that_texts_name_are_there(capsys):
