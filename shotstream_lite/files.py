@@ -29,7 +29,7 @@ MAX_TEXT = 16 * MEBIBYTE
 """Bytes of a story or a table; a thousand shots with the longest captions are a third of that."""
 
 Error = type[ShotStreamError]
-_PART = ".????????.part"  # for glob
+_PART, _OLD = ".????????.part", ".????????.old"  # for glob
 
 
 def check_file(path: str | Path, most: int | None = None, error: Error = StoryError, again: str = "") -> Path:
@@ -133,8 +133,15 @@ class Part:
 
 
 def remove_left(path: str | Path) -> list[Path]:
-    """Removes what killed writers of `path` left beside it, and returns the names."""
+    """Removes what killed writers of `path` left beside it, and returns the names.
+
+    A folder that was moved away for a new one, which then did not take its place, comes back.
+    """
     gone, path = [], Path(os.path.realpath(path))
+    for old in path.parent.glob(_literal(path.name) + _OLD):
+        part = old.with_suffix(".part")
+        with suppress(OSError), _locked(part if part.exists() else old):
+            shutil.rmtree(old) if path.exists() else os.replace(old, path)
     for part in path.parent.glob(_literal(path.name) + _PART):
         with suppress(OSError):  # somebody is writing it
             with _locked(part):
@@ -208,9 +215,10 @@ def whole_folder(folder: str | Path, error: Error = StoryError, replace: bool = 
 
     Raises `error` if it cannot be written, or is there already.
     """
-    if not replace:
-        check_new(folder, error)
     with writing(folder, error):
+        remove_left(folder)
+        if not replace:
+            check_new(folder, error)
         folder = Path(os.path.realpath(folder))
         with part_folder(folder) as part:
             old = part.with_suffix(".old")

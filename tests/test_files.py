@@ -1,6 +1,7 @@
 """Files of users: asked before they are read, replaced whole or not at all, each writer with a part of its own."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from shotstream_lite.errors import CheckpointError, StoryError, about
 from shotstream_lite.files import (
     MAX_TEXT,
     Part,
+    _locked,
     read_json,
     read_text,
     remove_left,
@@ -142,6 +144,37 @@ def test_a_folder_is_replaced_only_when_told_to(tmp_path):
     with suppress(KeyError), whole_folder(folder, replace=True):
         raise KeyError
     assert os.listdir(folder) == ["True"] and os.listdir(tmp_path) == ["model"]
+
+
+@unix
+@pytest.mark.parametrize(("killed_at", "left"), [("replace", "old"), ("rmtree", "new")])
+def test_killed_while_it_replaces_a_folder(tmp_path, killed_at, left):
+    """Between its two renames the old folder comes back; behind them the new one stays and the old one goes."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old").touch()
+    if not (child := os.fork()):
+        module, ending = (os, ".part") if killed_at == "replace" else (shutil, ".old")
+        real = getattr(module, killed_at)
+        kill = lambda path, *more, **how: os._exit(9) if str(path).endswith(ending) else real(path, *more, **how)  # noqa: E731
+        setattr(module, killed_at, kill)
+        with suppress(BaseException), whole_folder(folder, replace=True) as part:
+            (part / "new").touch()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert folder.exists() == (left == "new") and len(list(tmp_path.glob("*.old"))) == 1
+    with pytest.raises(StoryError, match="is there already"), whole_folder(folder):
+        pass
+    assert os.listdir(folder) == [left] and os.listdir(tmp_path) == ["model"]
+
+
+@unix
+def test_what_is_being_replaced_now_is_left_alone(tmp_path):
+    old, part = (tmp_path / f"model.0a1b2c3d.{ending}" for ending in ("old", "part"))
+    old.mkdir(), part.mkdir()
+    with _locked(part):
+        assert remove_left(tmp_path / "model") == [] and old.exists() and part.exists()
+    assert remove_left(tmp_path / "model") == [part] and os.listdir(tmp_path) == ["model"]
 
 
 def test_a_complaint_names_its_file_once():

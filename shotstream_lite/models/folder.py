@@ -9,7 +9,7 @@ beside the student. "wan-1.3b" is such a folder without weights: they come from 
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from shotstream_lite.codec import Codec
 from shotstream_lite.errors import CheckpointError, reason
-from shotstream_lite.files import MEBIBYTE, read_json, shown
+from shotstream_lite.files import MEBIBYTE, read_json, remove_left, shown
 from shotstream_lite.models.configs import AGAIN, checked, read_config
 from shotstream_lite.models.convert import check_fit, finite, read_checkpoint, read_weights
 from shotstream_lite.models.released import read_release
@@ -37,6 +37,9 @@ WEIGHTS = ("student", "intra-shot", "causal-init", "teacher", "base")
 def find_folder(name: str | Path) -> Path:
     """The folder of a preset, or the folder itself. Raises CheckpointError when there is none."""
     folder = PRESETS.get(str(name), Path(name))
+    if not os.path.exists(folder):
+        with suppress(ValueError):  # a name with a zero byte
+            remove_left(folder)  # a writer may have been killed while it replaced it
     if not os.path.exists(folder / "stream.json"):
         fix = f"name a preset ({', '.join(PRESETS)}) or a folder with a stream.json"
         raise CheckpointError(f"preset {shown(name)}: there is no model in {shown(folder)}: {fix}")
