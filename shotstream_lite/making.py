@@ -39,6 +39,7 @@ class Making(Iterator[np.ndarray]):
         shares: if `measuring`, the attention the latest chunk spent on each stored frame, float32
             [context + shot latents so far]: the mean of its last step over layers and heads. Sums to one.
         first_frame_seconds, seconds: work until the first frame, and in all.
+        standard: made by the method itself, see `ShotStreamPipeline`.
         model_seconds: the part of `seconds` before the codec; 0 for models that do not stream.
     """
 
@@ -63,7 +64,8 @@ class Making(Iterator[np.ndarray]):
         self._wanted: str | None = None
         self._redo: str | None = None
         self._cut, self._keep = False, keep
-        self._may_redo = directed
+        self.standard = pipeline.standard
+        self._may_redo = directed and self.standard
         sizes = chunk_sizes(latent_frames(self.shot.frames), settings.chunk)
         self._ends = [pixel_frames(end) for end in accumulate(sizes)]
         self._chunk: int | None = None  # which chunk was begun last
@@ -79,7 +81,7 @@ class Making(Iterator[np.ndarray]):
             settings=settings,
             before=self._before,
             after=self._after,
-            again=self._again if directed else None,
+            again=self._again if self._may_redo else None,
         )
         self._pieces = self._run(made)
 

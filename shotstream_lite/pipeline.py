@@ -45,6 +45,8 @@ Again = Callable[[], str | None]
 class ShotStreamPipeline:
     """Transformer, codec and text encoder, and the settings they stream with. Holds no story: see `StorySession`."""
 
+    standard = True  # a shot remembers what `context` picks, and a chunk can be made `again`
+
     def __init__(
         self,
         transformer: ShotStreamTransformer,
@@ -91,7 +93,7 @@ class ShotStreamPipeline:
     def streaming_weights(self) -> list[str]:
         """The transformers beside this one that can tell a shot chunk by chunk, this one included."""
         there = weights_in(self._folder) if self._folder else []
-        return [name for name in there if name not in WHOLE_SHOTS]
+        return [name for name in dict.fromkeys((*there, *self._by_weights)) if name not in WHOLE_SHOTS]
 
     def with_weights(self, weights: str) -> "ShotStreamPipeline":
         """The same storyteller with another transformer of its folder, loaded once; codec and memory are shared.

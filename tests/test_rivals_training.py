@@ -11,10 +11,11 @@ from training_run import tiny_films, tiny_run, tiny_transformer
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import held_out_stories, written
 from shotstream_lite.flow import add_noise, to_clean
+from shotstream_lite.pipeline import load_pipeline
 from shotstream_lite.rivals.joint import KINDS, replay
 from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid
-from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
+from shotstream_lite.rivals.telling import RivalPipeline, offer_rivals, tell_from_keyframes, tell_jointly
 from shotstream_lite.session import StorySession
 from shotstream_lite.training.ablations import compare, rivals, tables
 from shotstream_lite.training.ablations.rows import ROWS
@@ -233,6 +234,44 @@ def test_a_streaming_rival_tells_in_a_session_and_tells_again_the_same(pipeline,
     again = session.retake(3, seed=session.shots[2].shot.seed)
     assert (torch.from_numpy(session.film()) == torch.from_numpy(film)).all()
     assert (torch.cat([torch.from_numpy(f) for f in again]) == torch.from_numpy(film[18:])).all()
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_shot_of_a_story_may_be_told_by_a_rival(pipeline, name):
+    """Named in the shot's settings as other weights are; the story is saved and told again so. A chunk is never made
+    anew: a change that comes in time for the method to do that is for the next chunk. HiAR has begun all of them."""
+    pipeline.settings = pipeline.settings.changed({"shot_frames": 21})
+    offer_rivals(pipeline)
+    assert f"as {name}" in pipeline.streaming_weights and pipeline.with_weights(f"as {name}").codec is pipeline.codec
+    session = StorySession(pipeline, "A story about a red ball.", seed=0)
+    session.directed = True
+    list(session.next_shot("The red ball jumps."))
+    making = session.next_shot("The red ball waves.", settings={"weights": f"as {name}"})
+    making.measuring = True
+    shown = next(making)
+    first = making.turn("The red ball spins.", seen=0)
+    frames = [shown, *making]
+    assert (
+        first == (None if name == "hiar" else 9)
+        and sum(map(len, frames)) == 21
+        and making.shares is None
+        and not making.standard
+    )
+    assert session.story.shots[1].settings == {"weights": f"as {name}"}
+    again = StorySession.of(pipeline, session.story)
+    list(again.tell())
+    assert (torch.from_numpy(again.film()) == torch.from_numpy(session.film())).all()
+    usual = session.retake(2, seed=session.shots[1].shot.seed, settings={})
+    assert (torch.cat([torch.from_numpy(f) for f in usual]) != torch.from_numpy(again.film()[21:])).any()
+
+
+def test_models_of_whole_shots_offer_no_rivals(model_folder, tmp_path):
+    for part in model_folder.iterdir():
+        (tmp_path / part.name).symlink_to(part)
+    (tmp_path / "teacher").symlink_to(model_folder / "transformer")
+    pipeline = load_pipeline(tmp_path, "teacher")
+    offer_rivals(pipeline)
+    assert pipeline.streaming_weights == ["student"]
 
 
 def test_a_past_that_others_made_is_watched(pipeline):

@@ -77,10 +77,12 @@ class Tell:
             print(f"shotstream: loading {self.preset} ...", file=sys.stderr)
         began = time.perf_counter()
         from shotstream_lite.pipeline import load_pipeline
+        from shotstream_lite.rivals.telling import offer_rivals
 
         first = next(iter(stories.values()))
         where = place(self.preset, self.device, self.float8, {**first.settings, **self._wishes()})
         pipeline = load_pipeline(self.preset, self.weights, *where)
+        offer_rivals(pipeline)  # a story of the studio's may ask for them
         if self.tiny_decoder:
             from shotstream_lite.models.folder import load_tiny
 

@@ -2,6 +2,5 @@
 
 A streaming rival (`streams`) keeps one `FilmCache` over all shots; a joint one (`joint`) makes them all at once under a
 mask. Nothing here adds a parameter to the model or a branch to the method.
-`shotstream compare --only student student@policy=asked student@rival=longlive ...` measures them as rules on a student,
-`--rows RUN` as `train tables --only rivals` has trained them there; docs/report.md says how.
+`shotstream compare` measures them, as rules on a student and as `train tables` has trained them: see docs/report.md.
 """

@@ -18,8 +18,7 @@ def stream_pairs(rival: Rival, shots: int, frames: int = 9, steps: int = 4) -> l
         before = film.pairs[0]
         with torch.no_grad():
             rival.begin(tiny, film, frames, captions)
-            chunks = chunk_sizes(frames, rival.chunk)
-            list(rival.shot(tiny, film, torch.zeros, torch.linspace(1, 0.4, steps), chunks))
+            list(rival.shot(tiny, film, torch.zeros, torch.linspace(1, 0.4, steps), chunk_sizes(frames, rival.chunk)))
         counts.append(film.pairs[0] - before)
     return counts
 

@@ -171,8 +171,7 @@ def sample_film(
         sigmas: [steps + 1], the last 0; matrix: see `pyramid`; history: the level finished frames are seen at
         yields: [B, C, F, H, W]
     """
-    keys = model.caption_keys(captions)
-    free = None if uncond is None else model.caption_keys(uncond)
+    keys, free = model.caption_keys(captions), None if uncond is None else model.caption_keys(uncond)
     latents, levels = noise.clone(), sigmas.flip(0)
     for now, then in zip(matrix[:-1], matrix[1:], strict=True):
         live = int((then < matrix.max()).nonzero().max()) + 1

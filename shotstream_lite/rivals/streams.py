@@ -6,6 +6,7 @@ Each answers which frames a chunk remembers and where they stand (`keys`), in wh
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -171,21 +172,20 @@ class RollingForcing(Rival):
         film.begin(frames, captions, ahead=self.latency * self.chunk if self.streams else 0)
 
     def shot(self, model, film, noise, sigmas, chunks, exit_step=None, clean_sigma=0.0):
-        chunks, steps, flight = len(list(chunks)), len(sigmas), film.flight if self.streams else []
+        count, steps, shown = (film.shot_frames - film.ahead) // self.chunk, len(sigmas), {}
         if self.streams and steps != self.latency + 1:
             raise StoryError(f"steps: {self.latency + 1} chunks are in flight, a step apart: write as many steps")
-        size = (*film.latent_shape[:2], self.chunk, *film.latent_shape[2:])
-        entered, shown = len(flight), {}
-        for window, done in enumerate(range(len(flight) - steps + 1, chunks)):
-            if self.streams or entered < chunks:
+        flight, size = film.flight if self.streams else [], (*film.latent_shape[:2], self.chunk, *film.latent_shape[2:])
+        first, entered = len(flight) - steps + 1, len(flight)
+        for window, (done, _) in enumerate(zip(range(first, count), chain(range(first, 0), chunks), strict=True)):
+            if self.streams or entered < count:
                 flight.append((noise(size), 0))
                 entered += 1
             latents, levels = torch.cat([x for x, _ in flight], 2), torch.tensor([step for _, step in flight])
             sigma = sigmas[levels].repeat_interleave(self.chunk).expand(len(latents), -1)
             start = max(0, done) * self.chunk
             with torch.set_grad_enabled(torch.is_grad_enabled() and window % steps == exit_step):
-                flow = model.chunk(film, latents, sigma * TIMESTEPS, start)
-                clean = to_clean(latents, flow, sigma)
+                clean = to_clean(latents, model.chunk(film, latents, sigma * TIMESTEPS, start), sigma)
             if window % steps == exit_step:
                 shown |= dict(enumerate(clean.split(self.chunk, dim=2), start=max(0, done)))
             parts = clean.detach().split(self.chunk, dim=2)
@@ -195,10 +195,9 @@ class RollingForcing(Rival):
                 self.made(film, parts[0])
                 clean_pass(model, film, noise, parts[0], start, clean_sigma)
                 parts, flight[:] = parts[1:], flight[1:]
-            steps_done = [step + 1 for _, step in flight]
-            noised = [add_noise(x, noise(size), sigmas[s]) for x, s in zip(parts, steps_done, strict=True)]
-            flight[:] = zip(noised, steps_done, strict=True)
-        yield from (shown[c] for c in range(chunks) if exit_step is not None)
+            further = zip(parts, [step + 1 for _, step in flight], strict=True)
+            flight[:] = [(add_noise(x, noise(size), sigmas[step]), step) for x, step in further]
+        yield from (shown[c] for c in range(count) if exit_step is not None)
 
 
 class HiAR(Rival):
@@ -258,8 +257,7 @@ class EmaSink(Rival):
 
     def made(self, film: FilmCache, latents: Tensor) -> None:
         super().made(film, latents)
-        stop = sum(part.shape[2] for part in film.latents)
-        leaving, tokens = stop - self.window - self.chunk, film.frame_tokens
+        leaving, tokens = sum(x.shape[2] for x in film.latents) - self.window - self.chunk, film.frame_tokens
         for memory in (*film.keys, *film.values) if leaving >= self.sink else ():
             kept, gone = (memory[:, :, f * tokens : (f + self.sink) * tokens] for f in (0, leaving))
             kept.mul_(self.decay).add_(gone, alpha=1 - self.decay)

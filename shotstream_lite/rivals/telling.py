@@ -12,7 +12,7 @@ from shotstream_lite.codec import latent_frames, to_frames, to_pixels
 from shotstream_lite.film import Footage
 from shotstream_lite.flow import euler_sigmas, few_step
 from shotstream_lite.models.settings import StreamSettings
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import Consistent, Joint, pyramid, sample_film
 from shotstream_lite.rivals.streams import STREAMS, Rival, SelfForcing
@@ -29,6 +29,7 @@ class RivalPipeline(ShotStreamPipeline):
     endless: shots are cut out of one clip, as of a rival trained on single shots; else each is a clip
     """
 
+    standard = False
     rival: Rival = SelfForcing()
     endless = False
 
@@ -99,13 +100,18 @@ class RivalPipeline(ShotStreamPipeline):
         return self._films[past]
 
 
+def offer_rivals(pipeline: ShotStreamPipeline) -> None:
+    """From here on a shot's `weights` may be "as longlive": the same student, untrained, by that rule."""
+    if pipeline.weights not in WHOLE_SHOTS:
+        pipeline._by_weights |= {f"as {name}": RivalPipeline.of(pipeline, name) for name in STREAMS}
+
+
 @torch.inference_mode()
 def tell_jointly(pipeline: ShotStreamPipeline, story: Story, rival: Joint, steps: int = 25) -> list[np.ndarray]:
     """All shots of a story, uint8 [frames, height, width, 3] each, by a joint rival; a causal one's in their order."""
     length = latent_frames(pipeline.settings.shot_frames)
     ids = torch.arange(len(story.shots)).repeat_interleave(length)
-    latents = _sampled(pipeline, rival, story, ids, steps)
-    return [_pictures(pipeline, shot) for shot in latents.split(length, dim=2)]
+    return [_pictures(pipeline, shot) for shot in _sampled(pipeline, rival, story, ids, steps).split(length, dim=2)]
 
 
 @torch.inference_mode()

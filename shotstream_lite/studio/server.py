@@ -28,6 +28,7 @@ from shotstream_lite.errors import CheckpointError, ShotStreamError, StoryError,
 from shotstream_lite.files import read_text
 from shotstream_lite.models.placement import choose
 from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline
+from shotstream_lite.rivals.telling import offer_rivals
 from shotstream_lite.studio import messages, request
 from shotstream_lite.studio.session import Session
 from shotstream_lite.studio.worker import Worker
@@ -550,6 +551,8 @@ def open_sessions(preset: str | Path, weights: str, stories: str | Path | None =
         raise CheckpointError(f"weights is {weights!r}, which makes whole shots: choose one that streams")
     plans = {device: choose(preset, device).plan for device in devices()}
     pipelines = [ShotStreamPipeline.from_pretrained(preset, weights, *where) for where in plans.items()]
+    for pipeline in pipelines:
+        offer_rivals(pipeline)
     return Sessions(pipelines, read_stories(stories, pipelines[0]) if stories else {})
 
 

@@ -547,7 +547,7 @@ class Session:
         return take.past or ()
 
     def _make(self, take: Take, making: Making, session: StorySession, hurried: Callable[[], bool]) -> None:
-        take.looks, take.context = [], self._remembered(take, making.settings)
+        take.looks, take.context = [], self._remembered(take, making.settings) if making.standard else None
         self.outbox.put(self._begin_message(take, take.past))
         count = 0
         for frames in making:
@@ -794,8 +794,8 @@ class Session:
             "frames": take.shot.frames,
             "latents": latent_frames(take.shot.frames),
             "chunk": settings.chunk,
-            "empty": 0 if past else settings.budget,
-            "context": take.context,
+            "empty": 0 if past or take.context is None else settings.budget,
+            "context": take.context or [],
         }
 
     def _frames_message(self, take: Take, making: Making, frames: Any) -> dict[str, Any]:

@@ -372,7 +372,7 @@ function setUp() {
     radios("history", "History: which frames are remembered", model.policies, model.policy),
     make("label", {}, "Budget: how many ", make("input", { type: "number", id: "budget", min: "1", max: "12", value: String(model.budget) })),
     radios("steps", "Denoising steps of a chunk", model.steps, model.usual_steps),
-    model.weights.length ? radios("weights", "Weights", model.weights, model.usual_weights) : "");
+    model.weights.length ? radios("weights", "Weights, or the rule of another system on them", model.weights, model.usual_weights) : "");
   const longest = (model.longest - 1) / model.fps;
   Object.assign($("seconds"), { min: 0.5, max: longest, step: 0.25, value: (model.usual - 1) / model.fps });
   const rolls = () => {
