@@ -29,6 +29,7 @@ from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.film import write_picture
 from shotstream_lite.models.placement import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.rivals.telling import offer_rivals
 from shotstream_lite.session import StorySession
 from shotstream_lite.story_files import parse_story
 from shotstream_lite.studio import messages, request, server
@@ -146,6 +147,20 @@ def test_queued_shots_play_in_order_and_are_the_film(page):
         (1, frame) for frame in (0, 2, 5, 7, 10, 12)
     ]
     assert all(abs(sum(m["shares"]) - 1) < 0.01 for m in page.of("frames"))
+
+
+def test_a_shot_by_the_rule_of_a_rival_claims_no_memory_of_ours(sessions):
+    """The method's own shots say which frames they remember; a rival's would be others, so none are shown."""
+    offer_rivals(sessions.workers[0].pipeline)
+    assert "as longlive" in server.model(sessions)["weights"]
+    page = Page(sessions)
+    page.shoot(LINES[0])
+    page.shoot(LINES[1], settings=request.switched(page.session.pipeline, {"weights": "as longlive"}))
+    page.shoot(LINES[2])
+    own, rival, last = page.of("begin")
+    assert (own["empty"], rival["empty"], rival["context"]) == (6, 0, []) and len(last["context"]) == 6
+    assert all(look["shares"] is None for look in page.of("frames") if look["take"] == rival["take"])
+    assert parse_story(page.session.save()).shots[1].settings["weights"] == "as longlive"
 
 
 def test_at_most_a_chunk_is_made_that_nobody_asked_for(page, monkeypatch):
