@@ -21,8 +21,8 @@ class Evaluate:
     preset: str = "toybox"
     """Model: a preset, or a folder that holds one."""
     weights: tuple[str, ...] = ("student",)
-    """Whose films to compare: [FOLDER:]WEIGHTS[@SETTING=VALUE,...], such as student teacher student@policy=none; codec
-    is real film through the codec and back."""
+    """Whose films to compare: [FOLDER:]WEIGHTS[@SETTING=VALUE,...], such as student teacher student@policy=none
+    student@rival=longlive (a rule that streams, see `compare`); codec is real film through the codec and back."""
     stories: int = 20
     """Held-out stories."""
     shots: int = 5
