@@ -1,6 +1,7 @@
 """Every setting of a stage reaches the update it is meant for, and no other."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -14,18 +15,20 @@ from shotstream_lite.codec import Codec
 from shotstream_lite.dmd import fake_score_loss, generator_loss, score_level
 from shotstream_lite.film import Reel
 from shotstream_lite.flow import SigmaTable
-from shotstream_lite.models.folder import load_codec
+from shotstream_lite.models.configs import read_config
+from shotstream_lite.models.folder import PRESETS, load_codec
+from shotstream_lite.models.memory import LiveBytes, outline_codec
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rollout import begin_shot, sample_joint
-from shotstream_lite.training import base, codec, decoder, ode_pairs, probe, recipe
+from shotstream_lite.training import base, codec, decoder, memory, ode_pairs, probe, recipe
 from shotstream_lite.training.batches import drop_captions, next_shot_batch
 from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.memory import count_training
+from shotstream_lite.training.memory import count_training, what_it_takes
 from shotstream_lite.training.muon import Muon
-from shotstream_lite.training.presets import STAGES
+from shotstream_lite.training.presets import STAGES, configs
 from shotstream_lite.training.teacher import teacher_loss
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
@@ -336,22 +339,76 @@ def test_a_shot_starts_behind_the_budget_however_little_is_remembered(transforme
     close(ours, reference[:, :, 2:])
 
 
-@pytest.mark.parametrize("stage", ["teacher", "causal-init", "intra-shot", "inter-shot"])
+@pytest.mark.parametrize("stage", ["teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"])
 def test_memory_is_counted_before_a_stage_starts(trained, tmp_path, monkeypatch, capsys, stage):
     """Checkpointing and accumulation reach the model, sharding divides what learns, and a dry run leaves nothing."""
     films = tiny_films()
+    monkeypatch.setattr(memory, "_decoding", lambda config, films: 0)  # most of what shots so small take
     config = STAGES[stage](tmp_path, after=(trained,), batch=4, dry_run=True)
 
     def need(processes=1, **changes):
         return count_training(dataclasses.replace(config, **changes), films, processes)
 
     usual = need()
-    assert need(checkpointing=True).update < 0.9 * usual.update
-    assert need(accumulate=4).update < 0.5 * usual.update
-    assert need(2, shard=True).learning == usual.learning // 2 and need(2, shard=False).learning == usual.learning
+    if stage == "ode-pairs":
+        assert need(batch=1).update < 0.5 * usual.update and usual.learning == 0
+    else:
+        assert need(checkpointing=True).update < 0.9 * usual.update
+        assert need(accumulate=4).update < 0.5 * usual.update
+        assert need(accumulate=8) == need(batch=1)  # one by one is the least
+        assert need(2, shard=True).learning == usual.learning // 2 and need(2, shard=False).learning == usual.learning
     monkeypatch.setattr(recipe, "films_of", lambda config: films)
     recipe.train(config)
-    assert f"{stage} needs about" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    said = capsys.readouterr().out
+    assert f"{stage} needs about" in said and "fits a GPU of 80 GB" in said and not list(tmp_path.iterdir())
+    what = what_it_takes(config, films, card=int((usual.weights + usual.learning + 0.6 * usual.update) / 0.95))
+    assert re.search("with --batch [123] about" if stage == "ode-pairs" else "with --accumulate [24] about", what)
+    if stage == "ode-pairs":
+        assert "accelerate launch" in what_it_takes(config, films, card=1)
+
+
+class FullFilms:
+    """Films of the full model's size, without content."""
+
+    def __len__(self):
+        return 1
+
+    def lengths(self, story):
+        return [81] * 5
+
+    def clip(self, story, shot):
+        return torch.empty(16, 21, 60, 104, device="meta")
+
+
+def test_the_papers_recipe_fits_eight_gpus_of_80_gb_and_one(tmp_path, monkeypatch):
+    """With the preset's own settings, a sample at a time; with more at once the first stage that does not is told how
+    many parts do."""
+    counted: dict[tuple, int] = {}  # an update's bytes do not depend on who else is at work
+
+    def once(count):
+        def of(model, config, films, samples):
+            key = (count, type(config), model.transformer.config.num_layers, samples)
+            if key not in counted:
+                counted[key] = count(model, config, films, samples)
+            return counted[key]
+
+        return of
+
+    for name in ("_teacher", "_paths", "_causal_init", "_student", "_critic"):
+        monkeypatch.setattr(memory, name, once(getattr(memory, name)))
+    for name in ("teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"):
+        config = dataclasses.replace(configs("wan-1.3b")[name], out=tmp_path, start=PRESETS["wan-1.3b"])
+        for processes in (1, 8):
+            split = {} if name == "ode-pairs" else {"shard": processes > 1}
+            what = what_it_takes(dataclasses.replace(config, **split), FullFilms(), processes)
+            assert what.endswith("fits a GPU of 80 GB"), (name, processes, what)
+        if name == "teacher":
+            what = what_it_takes(dataclasses.replace(config, accumulate=1), FullFilms(), 1)
+            assert "more than a GPU of 80 GB has: with --accumulate 16 about" in what
+    codec = outline_codec({"vae": read_config(PRESETS["wan-1.3b"] / "vae" / "config.json", "vae")}, torch.float32)
+    with LiveBytes() as bytes_:  # `films`
+        Codec(codec).encode_clip(torch.empty(1, 3, 81, 480, 832, device="meta"))
+    assert bytes_.peak < memory.CARD / 2
 
 
 def test_weights_first_used_without_gradient_get_theirs(tmp_path):
@@ -366,6 +423,19 @@ def test_weights_first_used_without_gradient_get_theirs(tmp_path):
         layer(torch.ones(1, 4)).sum().backward()
     AcceleratorState._reset_state()
     assert layer.weight.grad.abs().sum() > 0
+
+
+def test_memory_is_not_spent_twice(tmp_path):
+    """What is only asked is kept as it computes, but for the codec; gradients are gone when they have been followed."""
+    AcceleratorState._reset_state()
+    run = Run("a", STAGES["teacher"](tmp_path, precision="bf16"))
+    vae = load_codec(PRESETS["toybox"])
+    assert run.frozen(build_transformer()).dtype == torch.bfloat16 and run.frozen(vae).dtype == torch.float32
+    layer = run.trained(torch.nn.Linear(4, 4))
+    before = layer.weight.detach().clone()
+    run.descend(run.optimizer(layer), layer(torch.ones(1, 4)).sum(), 0)
+    AcceleratorState._reset_state()
+    assert layer.weight.dtype == torch.float32 and (layer.weight != before).any() and layer.weight.grad is None
 
 
 @pytest.mark.parametrize("stage", ["teacher", "intra-shot"])

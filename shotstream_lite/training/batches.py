@@ -88,10 +88,11 @@ class NextShotBatch:
         return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
 
     def split(self, parts: int) -> "list[NextShotBatch]":
-        """The same samples in so many equal groups."""
+        """The same samples in so many equal groups, or one by one."""
         columns = [getattr(self, f.name) for f in fields(self)]
-        size = len(self.captions) // parts
-        return [type(self)(*(c[k * size : (k + 1) * size] for c in columns)) for k in range(parts)]
+        size = max(1, len(self.captions) // parts)
+        starts = range(0, len(self.captions), size)
+        return [type(self)(*(column[start : start + size] for column in columns)) for start in starts]
 
 
 Source = torch.Generator | Sequence[torch.Generator]

@@ -132,6 +132,7 @@ class NextShot:
     drop_context: float = 0.1  # such a shot is told like a first one (supplement)
     text_tokens: int = 64  # length of a caption's embedding
     lengths: tuple[int, ...] = ()  # latents of a shot, one of these for each step; by default that of the shortest
+    dry_run: bool = False  # say how much memory the stage would need and whether a GPU has it, and stop
 
     @property
     def memory(self) -> dict:
@@ -148,9 +149,8 @@ class NextShot:
 class NextShotConfig(NextShot, StageConfig):
     """A stage that trains a teacher or a student."""
 
-    accumulate: int = 1  # a step's samples are taken in so many parts, one after the other: less memory, same step
+    accumulate: int = 1  # a step's samples are taken in so many parts, or one by one: less memory, same step
     checkpointing: bool = False  # compute blocks again in the backward pass: a sixteenth of the memory, a third slower
-    dry_run: bool = False  # say how much memory the stage would need, and stop
     shard: bool | None = None  # split model and optimizer over processes (FSDP2); by default on several GPUs
 
 

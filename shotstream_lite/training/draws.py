@@ -34,9 +34,9 @@ class Draws:
         self.device = device
 
     def split(self, parts: int) -> "list[Draws]":
-        """The same samples in so many equal groups, which draw what they would have drawn together."""
-        groups, size = [], len(self) // parts
-        for start in range(0, size * parts, size):
+        """The same samples in so many equal groups, or one by one, which draw what they would have drawn together."""
+        groups, size = [], max(1, len(self) // parts)
+        for start in range(0, len(self), size):
             group = copy.copy(self)
             group.each = self.each[start : start + size]
             group.shared = torch.Generator()

@@ -83,8 +83,8 @@ class Telling:
             return
         self.latents.append(shots.float())
         with torch.autocast(self.run.device.type, enabled=False):
-            decoded = self.codec.decode(self.latents[-1]).movedim(1, 2)
-        self.pixels.append(torch.stack([to_frames(frames) for frames in decoded]).cpu())
+            one_by_one = (self.codec.decode(shot)[0].movedim(0, 1) for shot in self.latents[-1].split(1))
+            self.pixels.append(torch.stack([to_frames(frames).cpu() for frames in one_by_one]))
 
     def _memory(self, round_: int, row: int, shot: int, forgets: bool) -> Memory:
         sample = row + self.run.process * self._batch

@@ -94,8 +94,9 @@ class Distillation:
                     made = self.rollout(some, captions, source)
                 shots.append(made.detach())
                 loss = (self._student_loss if updates_student else self._critic_loss)(made, some, captions, source)
-                values.append(loss.item() / config.accumulate)
-                yield loss / config.accumulate
+                share = len(source) / len(draws)
+                values.append(share * loss.item())
+                yield share * loss
 
         if updates_student:
             norm = self.run.descend(self.optimizer, losses(), step)

@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
@@ -28,6 +29,7 @@ from shotstream_lite.distributed import (
 )
 from shotstream_lite.errors import CheckpointError, reason
 from shotstream_lite.files import whole_file, write_text
+from shotstream_lite.models.folder import cast
 from shotstream_lite.training.config import RunConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.muon import Muon
@@ -55,13 +57,13 @@ def descend(optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor],
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
-    optimizer.zero_grad(set_to_none=True)
     for loss in [losses] if isinstance(losses, Tensor) else losses:
         loss.backward()
     if torch.distributed.is_initialized():
         _average([p.grad for p in parameters if p.grad is not None])
     norm = clip_gradients(parameters, clip)
     optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # of two models that learn in turn one holds gradients at a time
     return norm
 
 
@@ -146,7 +148,7 @@ class Run:
     def _share(self, batch: int) -> int:
         each, rest = divmod(batch, self.processes)
         parts = getattr(self.config, "accumulate", 1)
-        if rest or each % parts:
+        if rest or each % min(parts, max(1, each)):
             among = f"{self.processes} processes" + (f" with --accumulate {parts}" if parts > 1 else "")
             how = f"choose a multiple of {self.processes * parts}"
             raise CheckpointError(f"a batch of {batch} cannot be shared among {among}: {how}")
@@ -177,7 +179,9 @@ class Run:
         return self._compiled(model)
 
     def frozen(self, model: nn.Module) -> nn.Module:
-        """The model on its device, only asked."""
+        """The model on its device, only asked: kept as it computes, but for a codec, whose pictures are the data."""
+        if self.config.precision == "bf16" and not isinstance(model, AutoencoderKLWan):
+            cast(model, torch.bfloat16)
         return self._compiled(model.to(self.device).eval().requires_grad_(False))
 
     def _compiled(self, model: nn.Module) -> nn.Module:

@@ -3,29 +3,37 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shotstream_lite.codec import Codec
 from shotstream_lite.dmd import fake_score_loss, generator_loss
-from shotstream_lite.flow import SigmaTable, few_step
+from shotstream_lite.flow import SigmaTable, euler_sigmas, few_step
 from shotstream_lite.models.configs import read_config
 from shotstream_lite.models.convert import outline
 from shotstream_lite.models.folder import build_text_encoder, cast
-from shotstream_lite.models.memory import GIB, LiveBytes
-from shotstream_lite.rollout import begin_shot, chunk_sizes
+from shotstream_lite.models.memory import GIB, LiveBytes, outline_codec
+from shotstream_lite.rollout import begin_shot, chunk_sizes, joint_states
 from shotstream_lite.training.batches import Films, shortest
 from shotstream_lite.training.causal_init import CausalInitConfig, causal_init_loss
-from shotstream_lite.training.config import NextShotConfig
+from shotstream_lite.training.config import NextShot
 from shotstream_lite.training.inter_shot import InterShotConfig
 from shotstream_lite.training.intra_shot import DistillationConfig, self_forcing
+from shotstream_lite.training.ode_pairs import OdePairsConfig
 from shotstream_lite.training.teacher import TeacherConfig, teacher_loss
 from shotstream_lite.training.weights import add_lora, folder_with, initial_weights
 from shotstream_lite.transformer import adopt
 
-BEFORE = {TeacherConfig: ("teacher", "base"), CausalInitConfig: ("causal-init", "teacher")}
+BEFORE = {
+    TeacherConfig: ("teacher", "base"),
+    OdePairsConfig: ("teacher", "teacher"),
+    CausalInitConfig: ("causal-init", "teacher"),
+}
+CARD = 80 * 10**9  # bytes of the GPU that is planned for where there is none
 
 
 @dataclass(frozen=True)
@@ -40,47 +48,87 @@ class TrainingNeed:
     def total(self) -> int:
         return self.weights + self.learning + self.update
 
-    def line(self, stage: str) -> str:
-        """For people."""
+    def __str__(self) -> str:
         parts = {"weights": self.weights, "gradients and optimizer": self.learning, "an update": self.update}
         sizes = ", ".join(f"{part} {size / GIB:.1f}" for part, size in parts.items())
-        return f"{stage} needs about {self.total / GIB:.1f} GiB on each process ({sizes})"
+        return f"needs about {self.total / GIB:.1f} GiB on each process ({sizes})"
 
 
-def count_training(config: NextShotConfig, films: Films, processes: int | None = None) -> TrainingNeed:
-    """What teacher or student take while they are trained.
+def what_it_takes(config: NextShot, films: Films, processes: int | None = None, card: int | None = None) -> str:
+    """In words: `count_training`, whether a GPU of `card` bytes (by default the one there is, or CARD) has it, and if
+    not, the least change of options that helps. Raises CheckpointError."""
+    need, gpu = count_training(config, films, processes), torch.cuda.is_available()
+    card = card or (torch.cuda.mem_get_info()[1] if gpu else CARD)
+    if need.total <= 0.95 * card:
+        return f"{need}" if gpu else f"{need}: fits a GPU of {card / 1e9:.0f} GB"
+    each = config.batch // (processes or _processes(config))
+    parts = [n for n in range(2, each + 1) if each % n == 0 and n > getattr(config, "accumulate", each)]
+    tries: list[dict[str, Any]] = [{"accumulate": n} for n in parts]
+    if not getattr(config, "checkpointing", True):
+        tries += [{"checkpointing": True}] + [{"checkpointing": True} | more for more in tries]
+    if isinstance(config, OdePairsConfig):
+        tries = [{"batch": n} for n in range(config.batch - 1, 0, -1)]
+    for changes in tries:
+        less = count_training(replace(config, **changes), films, processes)
+        if less.total <= 0.95 * card:
+            options = " ".join(f"--{name}" if on is True else f"--{name} {on}" for name, on in changes.items())
+            return f"{need}, more than a GPU of {card / 1e9:.0f} GB has: with {options} about {less.total / GIB:.1f}"
+    return f"{need}, more than a GPU of {card / 1e9:.0f} GB has: start it on more of them with accelerate launch"
 
-    Not counted: kernels' workspaces, and the codec where a stage decodes. Raises CheckpointError if a part is missing.
+
+def count_training(config: NextShot, films: Films, processes: int | None = None) -> TrainingNeed:
+    """What teacher or student take while they are trained, and the teacher while its paths are drawn.
+
+    Not counted: kernels' workspaces. Raises CheckpointError if a part is missing.
     """
-    processes = processes or int(os.environ.get("WORLD_SIZE", 1))
-    shards = processes if processes > 1 and (torch.cuda.is_available() if config.shard is None else config.shard) else 1
-    samples = max(1, config.batch // processes // config.accumulate)
-    if isinstance(config, (TeacherConfig, CausalInitConfig)):
+    processes, paths = processes or _processes(config), isinstance(config, OdePairsConfig)
+    split = False if paths else torch.cuda.is_available() if config.shard is None else config.shard
+    shards = processes if split else 1
+    samples = max(1, config.batch // processes // getattr(config, "accumulate", 1))
+    if type(config) in BEFORE:
         home = initial_weights(config, *BEFORE[type(config)])
     else:
         stage = "inter-shot" if isinstance(config, InterShotConfig) else "intra-shot"
         home = initial_weights(config, stage, getattr(config, "begin", "causal-init"))
-    model = _Model(config, read_config(home[0] / home[1] / "config.json", "transformer"))
+    description = read_config(home[0] / home[1] / "config.json", "transformer")
+    model = _Model(config, description)
     with torch.device("meta"):
         text = build_text_encoder(
             read_config(folder_with(config, "text_encoder") / "text_encoder" / "config.json", "text_encoder")
         )
     text_bytes = 4 * sum(p.numel() for p in text.parameters())
-    update = max(loss_bytes(model, config, films, samples) for loss_bytes in _updates(config))
-    models = 3 if isinstance(config, DistillationConfig) else 1
-    learners = 2 if isinstance(config, DistillationConfig) else 1
-    weights, learning = models * model.weights // shards + text_bytes, learners * 3 * model.learning // shards
-    whole = model.weights if shards > 1 else 0  # a split model is gathered while it computes
+
+    def updates(layers: int) -> list[int]:
+        one = _Model(config, description | {"num_layers": layers})
+        return [count(one, config, films, samples) for count in _updates(config)]
+
+    # All blocks take the same: two shallow models tell what a deep one takes.
+    deep = max(0, model.transformer.config.num_layers - 3)
+    three = updates(model.transformer.config.num_layers - deep)
+    update = max(b + deep * (b - a) for a, b in zip(updates(2) if deep else three, three, strict=True))
+    distils, narrow = isinstance(config, DistillationConfig), 2 if config.precision == "bf16" else 1
+    learners, learns_text = 0 if paths else 1 + distils, getattr(config, "text", False)
+    weights = learners * model.weights // shards + (distils or paths) * model.weights // narrow
+    weights += text_bytes if learns_text else text_bytes // narrow
+    # Of models that learn in turn one has gradients at a time.
+    learning = (1 + 2 * learners) * model.learning // shards + learns_text * 3 * text_bytes
+    whole = learners * model.weights if shards > 1 else 0  # a split model is gathered while it computes
     casts = model.weights // 2 if config.precision == "bf16" else 0  # kept for the backward pass
-    if getattr(config, "text", False):
-        learning += 3 * text_bytes
-    return TrainingNeed(weights, learning, update + whole + casts)
+    update += whole + casts
+    if isinstance(config, InterShotConfig):
+        update = max(update, _decoding(config, films))
+    return TrainingNeed(weights, learning, update)
+
+
+def _processes(config: NextShot) -> int:
+    """Who share a batch; pairs are made by each."""
+    return 1 if isinstance(config, OdePairsConfig) else int(os.environ.get("WORLD_SIZE", 1))
 
 
 class _Model:
     """An outline of the transformer as it computes; the bytes of its float32 weights and of those that learn."""
 
-    def __init__(self, config: NextShotConfig, description: dict) -> None:
+    def __init__(self, config: NextShot, description: dict) -> None:
         self.transformer = adopt(outline(description)).train().requires_grad_(False)
         self.weights = 4 * sum(p.numel() for p in self.transformer.parameters())
         learns = [self.transformer]
@@ -89,13 +137,15 @@ class _Model:
                 learns = add_lora(self.transformer, config)
         elif isinstance(config, TeacherConfig) and config.trained == "self-attention":
             learns = [block.attn1 for block in self.transformer.blocks]
+        elif isinstance(config, OdePairsConfig):
+            learns = []
         for module in learns:
             module.requires_grad_(True)
         parameters = [p for p in self.transformer.parameters() if p.requires_grad]
         self.learning = 4 * sum(p.numel() for p in parameters)
         for parameter in parameters:  # gradients are counted by themselves
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-        if config.checkpointing:
+        if getattr(config, "checkpointing", False):
             self.transformer.enable_gradient_checkpointing()
         if config.precision == "bf16":
             cast(self.transformer, torch.bfloat16)
@@ -131,7 +181,9 @@ def _counted() -> Iterator[LiveBytes]:
         F.scaled_dot_product_attention = kernel
 
 
-def _updates(config: NextShotConfig) -> list:
+def _updates(config: NextShot) -> list:
+    if isinstance(config, OdePairsConfig):
+        return [_paths]
     if isinstance(config, TeacherConfig):
         return [_teacher]
     return [_causal_init] if isinstance(config, CausalInitConfig) else [_student, _critic]
@@ -142,6 +194,16 @@ def _teacher(model: _Model, config: TeacherConfig, films: Films, samples: int) -
     with _counted() as bytes_:
         loss = teacher_loss(model.transformer, *told.shots(2), told.rows, told.captions, told.ids, **told.options)
         loss.backward()
+        return bytes_.peak
+
+
+def _paths(model: _Model, config: OdePairsConfig, films: Films, samples: int) -> int:
+    told = _told(model, config, films, samples)
+    with torch.no_grad(), _counted() as bytes_:
+        (noise,), options = told.shots(1), {"context": told.context, "caption_ids": told.ids}
+        options |= {"shot_ids": told.ids, "uncond": told.captions[:, :1]}
+        for _ in joint_states(model.transformer, noise, told.captions, euler_sigmas(1, config.shift), **options):
+            pass
         return bytes_.peak
 
 
@@ -166,12 +228,20 @@ def _student(model: _Model, config: DistillationConfig, films: Films, samples: i
 
 def _critic(model: _Model, config: DistillationConfig, films: Films, samples: int) -> int:
     told = _told(model, config, films, samples)
-    with _counted() as bytes_:
-        with torch.no_grad():
-            shots = _rolled(model, config, told)
-        arguments = (*told.shots(1), told.rows, told.captions, told.ids)
-        fake_score_loss(shots, model.transformer, *arguments, **told.options).backward()
+    with _counted() as bytes_:  # its rollout takes less than the student's
+        shots, noise = told.shots(2)
+        scored = (noise, told.rows, told.captions, told.ids)
+        fake_score_loss(shots, model.transformer, *scored, **told.options).backward()
         return bytes_.peak
+
+
+def _decoding(config: InterShotConfig, films: Films) -> int:
+    """Of one shot to pixels, the codec's weights included."""
+    parts = {"vae": read_config(folder_with(config, "vae") / "vae" / "config.json", "vae")}
+    codec, shot = outline_codec(parts, torch.float32), films.clip(0, 0)
+    with LiveBytes() as bytes_:
+        Codec(codec).decode(torch.empty(1, *shot.shape, device="meta"))
+        return bytes_.peak + sum(4 * p.numel() for p in codec.parameters())
 
 
 def _rolled(model: _Model, config: DistillationConfig, told: "_Told") -> Tensor:
@@ -187,13 +257,13 @@ def _rolled(model: _Model, config: DistillationConfig, told: "_Told") -> Tensor:
     )
     sigmas, chunks = few_step(config.student_steps, config.shift), chunk_sizes(told.frames, config.chunk)
     noise = lambda shape: torch.empty(shape, device="meta")  # noqa: E731
-    return self_forcing(model.transformer, cache, noise, sigmas, chunks, len(sigmas) - 1, told.table)
+    return self_forcing(model.transformer, cache, noise, sigmas, chunks, 0, told.table)
 
 
 class _Told:
     """A batch without content, of the films' size."""
 
-    def __init__(self, config: NextShotConfig, films: Films, samples: int, text_dim: int) -> None:
+    def __init__(self, config: NextShot, films: Films, samples: int, text_dim: int) -> None:
         channels, _, *size = films.clip(0, 0).shape
         self.frames = max(config.lengths, default=shortest(films))
         self.shape = (samples, channels, self.frames, *size)
@@ -207,5 +277,5 @@ class _Told:
         return [torch.empty(self.shape, device="meta") for _ in range(number)]
 
 
-def _told(model: _Model, config: NextShotConfig, films: Films, samples: int) -> _Told:
+def _told(model: _Model, config: NextShot, films: Films, samples: int) -> _Told:
     return _Told(config, films, samples, model.transformer.config.text_dim)

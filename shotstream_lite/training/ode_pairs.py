@@ -146,7 +146,7 @@ def _file(folder: Path, number: int) -> Path:
 
 def _key(config: OdePairsConfig, films: Films, made: dict[str, str]) -> str:
     """Of everything that pairs depend on but how many there are and how many are made at once."""
-    apart = {f.name for f in fields(RunConfig)} - {"seed"} | {"pairs", "batch"}
+    apart = {f.name for f in fields(RunConfig)} - {"seed"} | {"pairs", "batch", "dry_run"}
     settings = {name: value for name, value in asdict(config).items() if name not in apart}
     first = fingerprint({"clip": films.clip(0, 0)})
     return key_of(films=len(films), first=first, settings=settings, **made)

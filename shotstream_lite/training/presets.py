@@ -36,7 +36,8 @@ STAGES: dict[str, type[RunConfig]] = {
 
 _WAN: dict[str, Any] = {"precision": "bf16"}
 _WAN_SHOTS = _WAN | {"shift": 8.0, "text_tokens": 512}
-_WAN_TRAINED = _WAN_SHOTS | {"checkpointing": True, "warmup": 0, "lr_floor": 1.0, "betas": (0.0, 0.999)}
+_WAN_TRAINED = _WAN_SHOTS | {"warmup": 0, "lr_floor": 1.0, "betas": (0.0, 0.999)}
+_WAN_TRAINED |= {"checkpointing": True, "accumulate": 64}  # a sample is 42,120 tokens: one at a time
 _WAN_DISTILLED = _WAN_TRAINED | {
     "batch": 32,  # given for intra-shot only
     "lr": 2e-6,

@@ -19,13 +19,13 @@ from shotstream_lite.training.ablations.tables import TablesConfig, make_tables
 from shotstream_lite.training.base import train_base
 from shotstream_lite.training.causal_init import train_causal_init
 from shotstream_lite.training.codec import train_codec
-from shotstream_lite.training.config import NextShotConfig, RunConfig, StageConfig
+from shotstream_lite.training.config import NextShot, RunConfig, StageConfig
 from shotstream_lite.training.decoder import train_decoder
 from shotstream_lite.training.films import encode_films, films_of
 from shotstream_lite.training.inter_shot import train_inter_shot
 from shotstream_lite.training.intra_shot import train_intra_shot
 from shotstream_lite.training.loop import processes, steps_finished
-from shotstream_lite.training.memory import count_training
+from shotstream_lite.training.memory import what_it_takes
 from shotstream_lite.training.ode_pairs import generate
 from shotstream_lite.training.presets import STAGES, configs
 from shotstream_lite.training.probe import train_probe
@@ -72,11 +72,10 @@ def train(config) -> None:
         config.check()
     if type(config) in ON_FILMS:
         films = films_of(config)
-        if isinstance(config, NextShotConfig):
-            need = count_training(config, films)
+        if isinstance(config, NextShot):
             if os.environ.get("RANK", "0") == "0":
                 name = next(name for name, kind in STAGES.items() if kind is type(config))
-                print(f"shotstream: {need.line(name)}", flush=True)
+                print(f"shotstream: {name} {what_it_takes(config, films)}", flush=True)
             if config.dry_run:
                 return
         ON_FILMS[type(config)](config, films)

@@ -163,13 +163,14 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
 
         def losses() -> Iterator[Tensor]:
             for draws, looks in parts:
-                name = "loss_image" if looks else "loss"
+                name, whole = ("loss_image", config.image_batch) if looks else ("loss", config.batch)
+                share = len(draws) * run.processes / whole
                 loss, *seen = losses_on(draws, looks)
-                metrics[name] += loss.item() / config.accumulate
+                metrics[name] += share * loss.item()
                 for extra in seen:
-                    metrics[f"{name}_seen"] += extra.item() / config.accumulate
+                    metrics[f"{name}_seen"] += share * extra.item()
                     loss = loss + config.align * extra
-                yield loss / config.accumulate
+                yield share * loss
 
         norm = run.descend(optimizer, losses(), step)
         return metrics | {"grad_norm": norm}

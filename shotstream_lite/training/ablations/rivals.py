@@ -317,8 +317,9 @@ def _train(run: Run, model: ShotStreamTransformer, saved: ShotStreamTransformer,
         values = []
 
         def losses() -> Iterator[Tensor]:
-            for draws in run.draws(step).split(config.accumulate):
-                loss = loss_on(draws) / config.accumulate
+            parts = run.draws(step).split(config.accumulate)
+            for draws in parts:
+                loss = loss_on(draws) / len(parts)
                 values.append(loss.item())
                 yield loss
 
