@@ -165,3 +165,14 @@ def test_mixed_up_sees_another_ones_hat_and_stripe():
     assert classroom.mixed_up(story, 2, render(story, story.takes[2], 9)) is False
     assert classroom.mixed_up(story, 2, render(mixed, mixed.takes[2], 9)) is True
     assert classroom.mixed_up(mixed, 2, render(mixed, mixed.takes[2], 9)) is None
+
+
+def test_a_claim_that_does_not_hold_stops_its_notebook_but_not_a_fast_run(monkeypatch, capsys):
+    monkeypatch.delenv("SHOTSTREAM_FAST", raising=False)
+    classroom.claim("hats right", torch.tensor(0.25), below=0.4)
+    with pytest.raises(AssertionError, match="hats right: 0.25 > 0.4 does not hold"):
+        classroom.claim("hats right", 0.25, above=0.4)
+    monkeypatch.setenv("SHOTSTREAM_FAST", "1")
+    classroom.claim("hats right", 0.25, above=0.4)
+    printed = capsys.readouterr().out.splitlines()  # as tests/test_notebooks.py reads it
+    assert printed == ["claim: hats right: 0.25 < 0.4", *["claim: hats right: 0.25 > 0.4"] * 2]

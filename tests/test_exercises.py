@@ -100,6 +100,13 @@ def forcing_mask(copy=False, ahead=False, noisy_past=False):
     return mask
 
 
+def cleaned_first(denoise, clean, chunks):
+    for chunk in chunks:
+        film = denoise(chunk)
+        clean(film)
+        yield film
+
+
 def thumbnails(shots):
     return np.stack([shot[:, ::8, ::8].mean(0).ravel() for shot in shots])
 
@@ -254,6 +261,19 @@ WRONG = {
         (lambda chunks, steps: chunks * (steps + 1) / 2 + chunks - 1, "global cache"),
         (lambda chunks, steps: 1 + chunks * (steps + 1) / 2 + chunks, "no clean pass"),
         (lambda chunks, steps: 1 + chunks * (steps + 1) / 2, "clean passes"),
+    ],
+    training.check_update_passes: [
+        (lambda u, c, s: u * (c * (s + 3) / 2) + u + 3, "own update needs a rollout"),
+        (lambda u, c, s: (u + 1) * (c * (s + 3) / 2 + 1) + u + 3, "last chunk's clean pass"),
+        (lambda u, c, s: (u + 1) * (c * (s + 3) / 2) + u + 2, "asked twice"),
+        (lambda u, c, s: (u + 1) * (c * (s + 3) / 2), "teacher and critic"),
+    ],
+    training.check_rollout_stream: [
+        (cleaned_first, "before it is handed out"),
+        (lambda denoise, clean, chunks: map(denoise, chunks), "each is cleaned before"),
+        (lambda denoise, clean, chunks: chunks, "yield what"),
+        (lambda denoise, clean, chunks: [denoise(chunk) for chunk in chunks], "you make a fourth"),
+        (lambda denoise, clean, chunks: (clean() for _ in chunks), "stops with TypeError"),
     ],
     training.check_teacher_forcing_mask: [
         (lambda context, frames, chunk: causal_mask(context, frames, chunk), "twice"),

@@ -77,9 +77,30 @@ def test_what_is_stored_is_small_and_clean(book, request):
             assert output.get("name") != "stderr", f"{cell.id} warns: {output.get('text', '')[:200]}"
 
 
+CLAIM = re.compile(r"^claim: (.+): (\S+) ([<>]) (\S+)$", flags=re.MULTILINE)
+BOUND = re.compile(r"(?:below|above)=([\d.e-]+)")
+WITHOUT = {f"{number:02}" for number in range(13)}  # notebooks that claim nothing yet, to be emptied when they are run
+
+
+def test_every_claim_is_kept_by_the_number_stored_with_it(book, request):
+    """Nothing is run: `classroom.claim` has printed each number with its bound, and the bound stands in the cell."""
+    claims = 0
+    for cell in texts(book, "code"):
+        printed = "".join(output.get("text", "") for output in cell.outputs)
+        found, asked = CLAIM.findall(printed), cell.source.count("classroom.claim(")
+        assert len(found) >= asked, f"{cell.id} claims {asked} times, {len(found)} claims are stored: run it again"
+        bounds = {float(bound) for bound in BOUND.findall(cell.source)}
+        for what, value, sign, bound in found:
+            assert float(value) < float(bound) if sign == "<" else float(value) > float(bound), f"{cell.id}: {what}"
+            assert float(bound) in bounds, f"{cell.id} has another bound than was printed: run it again"
+        claims += asked
+    number = request.node.callspec.id[:2]
+    assert bool(claims) != (number in WITHOUT), f"{number} claims {claims} things: keep WITHOUT as it is"
+
+
 def test_the_map_names_every_notebook():
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     for path in BOOKS:
         assert f"({path.name})" in readme, path.name
-    for number in range(13):
+    for number in range(len(BOOKS)):
         assert re.search(rf"^\| {number:02} ", readme, flags=re.MULTILINE), f"no row for {number:02}"

@@ -85,6 +85,19 @@ def begin(minutes: float, seed: int = SEED) -> None:
     print(f"about {minutes:g} minute{'s' * (minutes != 1)} on two cores{less}")
 
 
+def claim(what: str, value: float | Tensor, *, below: float | None = None, above: float | None = None) -> None:
+    """Prints what a notebook says of a number it has computed, with the bound that the number keeps; give one bound.
+
+    `tests/test_notebooks.py` reads these lines in what is stored, so no sentence can say more than was measured.
+    Raises AssertionError if the number does not keep its bound; not in a fast run, which measures too little.
+    """
+    sign, bound = ("<", below) if above is None else (">", above)
+    line = f"claim: {what}: {float(value):.3g} {sign} {bound:g}"
+    print(line)
+    if not fast() and not (value < bound if above is None else value > bound):
+        raise AssertionError(f"{line} does not hold: the text beside it says too much")
+
+
 def is_interactive() -> bool:
     """Whether somebody can type into this notebook; False in runs by nbconvert or nbmake, and outside notebooks."""
     kernel = getattr(get_ipython(), "kernel", None)

@@ -1,11 +1,12 @@
-"""Exercises of the notebooks 05, 08 and 09: distribution matching, self-forcing, drift."""
+"""Exercises of the notebooks 05, 08, 09 and 13: distribution matching, self-forcing, drift, the method whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, pairs
+from shotstream_lite.course.exercises.verdict import NotYet, ask, ask_for, checker, expect_number, pairs
 from shotstream_lite.course.plane import two_bumps
 from shotstream_lite.history import select
 
@@ -90,6 +91,53 @@ def check_mean_passes(answer: Callable[[int, int], float]) -> str:
         shown = f"{chunks} chunks and {steps} steps"
         expect_number(answer, chunks, steps, wanted=wanted, shown=shown, hints=hints)
     return "only one pass a chunk keeps what its gradient needs: that is what makes it fit."
+
+
+@checker
+def check_update_passes(answer: Callable[[int, int, int], float]) -> str:
+    """answer(critic_updates, chunks, steps): passes of all models for one update of the student, on average."""
+    for updates, chunks, steps in ((5, 7, 4), (3, 2, 2), (0, 3, 4), (1, 1, 1)):
+        rollout = 1 + chunks * (steps + 1) / 2 + chunks - 1
+        wanted = (updates + 1) * rollout + updates + 3
+        hints = {
+            updates * rollout + updates + 3: "the student's own update needs a rollout, too",
+            rollout + updates + 3: "each update of the critic has a rollout of its own",
+            (updates + 1) * (rollout + 1) + updates + 3: "nobody reads the last chunk's clean pass",
+            (updates + 1) * (rollout - 1) + updates + 3: "and the pass over the context?",
+            (updates + 1) * rollout + updates + 2: "the teacher is asked twice, the critic once",
+            (updates + 1) * rollout: "and the passes of teacher and critic?",
+            (updates + 1) * (chunks * (steps + 1) + chunks) + updates + 3: "a chunk stops at its exit step",
+        }
+        shown = f"{updates} critic updates, {chunks} chunks and {steps} steps"
+        expect_number(answer, updates, chunks, steps, wanted=wanted, shown=shown, hints=hints)
+    return "most of the work is the student's own: self-forcing pays for what use will show it."
+
+
+@checker
+def check_rollout_stream(answer: Callable[..., Iterable]) -> str:
+    """answer(denoise, clean, chunks): a generator of films, each handed out before `clean` has written it."""
+    shown, done = "a thousand chunks, of which three are asked for", []
+
+    def denoise(chunk: int) -> str:
+        done.append(f"denoise {chunk}")
+        if chunk > 2:
+            raise NotYet(f"for {shown} you make a fourth: a generator makes a chunk when it is asked for")
+        return f"film {chunk}"
+
+    def clean(film: str) -> None:
+        done.append(f"clean {film}")
+
+    def three() -> list:
+        return list(islice(answer(denoise, clean, range(1000)), 3))
+
+    films = ask(three, shown=shown)
+    if films != ["film 0", "film 1", "film 2"]:
+        raise NotYet(f"for {shown} you give {films!r:.80}: yield what `denoise` returns, in order")
+    wanted = ["denoise 0", "clean film 0", "denoise 1", "clean film 1", "denoise 2"]
+    if done != wanted:
+        why = "the third is cleaned before it is handed out" if len(done) > 5 else "each is cleaned before the next"
+        raise NotYet(f"for {shown} you do {', '.join(done)}; it is {', '.join(wanted)}: {why}")
+    return "the viewer waits for no clean pass, and the last one is never made."
 
 
 def teacher_forcing_mask(context_frames: int, frames: int, chunk: int) -> Tensor:
