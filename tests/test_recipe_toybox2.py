@@ -44,9 +44,12 @@ def small_world(monkeypatch):
     monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
     monkeypatch.setattr(decoder, "second_film_pool", codec.second_film_pool)
     monkeypatch.setattr(dataset, "LENGTHS", (9, 17, 25))
-    dataset.lengths_of.cache_clear()
+    remembering = dataset.lengths_of, dataset._shown
+    for memory in remembering:
+        memory.cache_clear()
     yield
-    dataset.lengths_of.cache_clear()
+    for memory in remembering:
+        memory.cache_clear()
 
 
 def test_every_stage_runs_on_films_of_the_second_edition(tmp_path, small_world):
