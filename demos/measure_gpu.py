@@ -12,12 +12,12 @@ its own limit, and figures are added to measured/results.json at once: what was 
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -271,7 +271,6 @@ def main(
     limit: int = 470,
     shrink: bool = False,
     released: Path | None = None,
-    alone: tyro.conf.Suppress[bool] = False,
 ) -> int:
     """Measures, step by step; exit code 1 if one did not get through.
 
@@ -281,24 +280,20 @@ def main(
         limit: seconds for everything
         shrink: rehearse at tiny sizes on the CPU
         released: checkout of the released code
-        alone: this process does the work
     """
     if unknown := set(steps) - set(STEPS):
         print(f"--steps {' '.join(unknown)}: write some of {', '.join(STEPS)}", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
-    if alone:
-        STEPS[steps[0]][0](Measurement(out, shrink, released, steps[0]))
-        return 0
     end, failed = time.monotonic() + limit, 0
     for step in steps:
         allowed = min(STEPS[step][1], end - time.monotonic())
-        options = [*["--shrink"] * shrink, *(["--released", str(released)] if released else [])]
-        command = [sys.executable, __file__, str(out), "--steps", step, "--alone", *options]
-        try:
-            code = subprocess.run(command, timeout=max(1, allowed), check=False).returncode
-        except subprocess.TimeoutExpired:
-            code = 124
+        process = get_context("spawn").Process(target=STEPS[step][0], args=(Measurement(out, shrink, released, step),))
+        process.start()
+        process.join(max(1, allowed))
+        process.kill()
+        process.join()
+        code = process.exitcode
         failed += code != 0
         Measurement(out, step=step).put("exit code", code)
     return int(failed > 0)
