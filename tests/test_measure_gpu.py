@@ -39,6 +39,11 @@ def test_a_step_that_fails_or_takes_too_long_stops_no_other(measure, tmp_path, m
     assert codes["rates"] < 0 and codes["toybox"] > 0 and codes["versions"] == 0
 
 
+def test_all_steps_together_take_no_longer_than_the_limit(measure, tmp_path):
+    assert measure.main(tmp_path, ("versions",), limit=1) == 1
+    assert json.loads((tmp_path / "results.json").read_text())["versions"]["exit code"] < 0
+
+
 def test_the_command_as_it_is_written(tmp_path):
     command = [sys.executable, str(DEMOS / "measure_gpu.py"), str(tmp_path), "--shrink", "--steps"]
     assert subprocess.run([*command, "magic"], check=False).returncode == 2
