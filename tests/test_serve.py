@@ -14,8 +14,9 @@ import pytest
 from shotstream_lite.film import FilmStream, FilmWriter, read_film
 from shotstream_lite.session import StorySession
 from shotstream_lite.story_files import parse_story
-from shotstream_lite.studio import messages, serve, server
-from shotstream_lite.studio.server import Sessions
+from shotstream_lite.studio import guard, pictures, serve
+from shotstream_lite.studio import sessions as studio_sessions
+from shotstream_lite.studio.sessions import Sessions
 
 testclient = pytest.importorskip("fastapi.testclient", reason="pip install 'shotstream_lite[serve]'")
 from starlette.websockets import WebSocketDisconnect  # noqa: E402
@@ -62,7 +63,7 @@ def test_a_story_is_told_frame_by_frame_and_replays(web, pipeline):
     saved = web.get(story).json()
     session = StorySession.of(pipeline, parse_story(json.dumps(saved)))
     wanted = np.concatenate(list(session.tell()))
-    assert frames == [messages.jpeg(wanted[i : i + 1]) for i in range(len(wanted))]
+    assert frames == [pictures.jpeg(wanted[i : i + 1]) for i in range(len(wanted))]
     film = web.get(f"{story}/film")
     with av.open(io.BytesIO(film.content)) as container:
         assert sum(1 for _ in container.decode(video=0)) == len(wanted)
@@ -85,7 +86,7 @@ def test_frames_as_fragments_are_a_film_and_shots_are_taken_again(web, tmp_path)
 
 
 def test_without_a_listener_shots_are_made_at_once(web, sessions, monkeypatch):
-    monkeypatch.setattr("shotstream_lite.studio.session.PATIENCE", 60.0)
+    monkeypatch.setattr("shotstream_lite.studio.production.PATIENCE", 60.0)
     opened = web.post("/stories", json=STORY).json()["story"]
     web.post(f"/stories/{opened}/shots", json=JUMPS)
     session = sessions.of(opened)
@@ -108,12 +109,12 @@ def test_what_cannot_be_is_refused_in_one_sentence(web, sessions, monkeypatch):
         (f"/stories/{opened}/shots/1/retake", {}, 422, "there is no shot 1"),
         (f"/stories/{opened}/turn", {"caption": "x"}, 422, "No shot plays"),
         ("/stories/nobody/shots", {"caption": "x"}, 404, "no such story"),
-        ("/stories", {"global_caption": "x" * server.MAX_BODY}, 400, "body"),
+        ("/stories", {"global_caption": "x" * guard.MAX_BODY}, 400, "body"),
     ):
         answer = web.post(path, json=body)
         assert answer.status_code == status and words in json.dumps(answer.json()), (path, answer.text[:200])
     assert web.get(f"/stories/{opened}").status_code == 422 and len(sessions) == 1
-    monkeypatch.setattr(server, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(studio_sessions, "MAX_SESSIONS", 1)
     full = web.post("/stories", json=STORY)
     assert full.status_code == 503 and "full" in full.text
     refused = pytest.raises(WebSocketDisconnect)
@@ -145,7 +146,7 @@ def test_the_client_of_the_demos_writes_a_film(sessions, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("serve_client", path)
     client = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(client)
-    listener = server.listen("127.0.0.1", None)
+    listener = guard.listen("127.0.0.1", None)
     running = uvicorn.Server(uvicorn.Config(serve.protected(sessions), log_level="warning"))
     thread = threading.Thread(target=running.run, args=([listener],))
     thread.start()

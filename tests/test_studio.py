@@ -32,10 +32,12 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rivals.telling import offer_rivals
 from shotstream_lite.session import StorySession
 from shotstream_lite.story_files import parse_story
-from shotstream_lite.studio import messages, request, server
-from shotstream_lite.studio import session as studio_session
-from shotstream_lite.studio.server import ACTIONS, Sessions, act, guarded, host_name
+from shotstream_lite.studio import Studio, guard, launch, messages, pictures, production, request
+from shotstream_lite.studio import sessions as studio_sessions
+from shotstream_lite.studio.guard import guarded, host_name
+from shotstream_lite.studio.page import ACTIONS, act, model
 from shotstream_lite.studio.session import Session
+from shotstream_lite.studio.sessions import Sessions
 from shotstream_lite.studio.timeline import Take
 
 STORY = "A story about a red ball and a blue box, by the sea."
@@ -142,7 +144,7 @@ def test_queued_shots_play_in_order_and_are_the_film(page):
     assert [m["count"] for m in page.of("frames")] == [1, 8, 4, 1, 8, 4]
     film = np.concatenate([told.footage.frames() for told in page.session.project.version.film])
     pieces = np.split(film, np.cumsum([1, 8, 4, 1, 8]))
-    assert [m["jpeg"] for m in page.of("frames")] == list(map(messages.strip, pieces))
+    assert [m["jpeg"] for m in page.of("frames")] == list(map(pictures.strip, pieces))
     assert [(c["shot"], c["frame"]) for c in page.of("begin")[1]["context"]] == [
         (1, frame) for frame in (0, 2, 5, 7, 10, 12)
     ]
@@ -152,7 +154,7 @@ def test_queued_shots_play_in_order_and_are_the_film(page):
 def test_a_shot_by_the_rule_of_a_rival_claims_no_memory_of_ours(sessions):
     """The method's own shots say which frames they remember; a rival's would be others, so none are shown."""
     offer_rivals(sessions.workers[0].pipeline)
-    assert "as longlive" in server.model(sessions)["weights"]
+    assert "as longlive" in model(sessions)["weights"]
     page = Page(sessions)
     page.shoot(LINES[0])
     page.shoot(LINES[1], settings=request.switched(page.session.pipeline, {"weights": "as longlive"}))
@@ -170,7 +172,7 @@ def test_at_most_a_chunk_is_made_that_nobody_asked_for(page, monkeypatch):
     assert len(page.pieces(2)) == 2  # the first chunk, and then the page was silent
     page.session.more()
     page.pieces(3)
-    monkeypatch.setattr(studio_session, "PATIENCE", 0.2)  # a page that is gone does not hold the device
+    monkeypatch.setattr(production, "PATIENCE", 0.2)  # a page that is gone does not hold the device
     page.until(lambda: page.story["making"] is None, asking=False)
 
 
@@ -372,7 +374,7 @@ def test_a_story_file_with_a_seed_is_the_film_that_tell_makes(page):
     page.idle()
     session = StorySession.of(page.session.pipeline, parse_story(json.dumps(story)))
     list(session.tell())
-    assert page.prints == [messages.frames_digest(told.footage) for told in session.shots]
+    assert page.prints == [pictures.frames_digest(told.footage) for told in session.shots]
 
 
 def test_stories_of_other_kits_are_opened(page):
@@ -428,7 +430,7 @@ def test_two_versions(page):
 
 
 def test_a_cut_nobody_asked_for_is_found(page, monkeypatch):
-    monkeypatch.setattr(messages, "find_cuts", lambda film, fps, eye: [3])
+    monkeypatch.setattr(pictures, "find_cuts", lambda film, fps, eye: [3])
     page.shoot(LINES[0], frames=5)
     assert page.chosen[0]["unasked"] == [3]
 
@@ -517,7 +519,7 @@ def test_a_session_lives_on_without_its_page_and_then_ends(sessions, monkeypatch
         assert page.prints == prints
         page.session.shoot(STORY, LINES[1], 13)
         page.until(lambda: len(page.of("begin")) == 1, asking=False)
-        monkeypatch.setattr(server, "KEEP", -1)
+        monkeypatch.setattr(studio_sessions, "KEEP", -1)
         other.session.heard = time.monotonic() + 100
         sessions.sweep()  # in the middle of a shot
         assert len(sessions) == 1 and sessions.of(token) is None
@@ -541,13 +543,13 @@ def test_strangers_do_not_use_the_studio_up(sessions, page, monkeypatch):
             sessions.open()
         except StoryError as error:
             refused += "the studio is full" in str(error)
-    assert len(sessions) == server.MAX_SESSIONS and refused == 2000 - server.MAX_SESSIONS + 1
+    assert len(sessions) == studio_sessions.MAX_SESSIONS and refused == 2000 - studio_sessions.MAX_SESSIONS + 1
     for number in range(10_000):
         page.session.notice(str(number))
         if number % 20 == 0:
             page.ask("undo")
             page.session.tell_story()
-    assert len(page.session.outbox.after(0)) <= 2 * studio_session.UNREAD
+    assert len(page.session.outbox.after(0)) <= 2 * messages.UNREAD
     for session in list(sessions._sessions.values()):
         session.heard -= 60 * (session is not page.session)
     sessions.open()  # those who told nothing make room
@@ -679,8 +681,8 @@ def test_a_film_and_its_shots_are_fetched(page, calls):
     told = page.session.frames(page.strips[1]["takes"][0])
     shot = page.session.project.version.film[1].footage
     assert [strip["jpeg"] for strip in told["strips"]] == [
-        messages.strip(shot.frames(0, 12)),
-        messages.strip(shot.frames(12)),
+        pictures.strip(shot.frames(0, 12)),
+        pictures.strip(shot.frames(12)),
     ]
     assert [look["first"] for look in told["looks"]] == [0, 1, 9] and told["begin"]["shot"] == 2 and not chunks
     for wrong in (3, None, "1"):
@@ -801,10 +803,10 @@ def test_facts_are_facts(pipeline):
 
 def test_pictures():
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
-    assert Image.open(io.BytesIO(base64.b64decode(messages.strip(frames)))).size == (12, 3 * 8)
+    assert Image.open(io.BytesIO(base64.b64decode(pictures.strip(frames)))).size == (12, 3 * 8)
     other = frames.copy()
     other[1] += 1
-    assert messages.first_difference(frames, other) == 1 and messages.first_difference(frames, frames[:2]) == 2
+    assert pictures.first_difference(frames, other) == 1 and pictures.first_difference(frames, frames[:2]) == 2
 
 
 def test_cards_say_what_is_asked_before_it_is_made():
@@ -818,12 +820,12 @@ def test_cards_say_what_is_asked_before_it_is_made():
 
 
 @pytest.fixture
-def opened(pipeline, monkeypatch) -> Callable[..., server.Studio]:
+def opened(pipeline, monkeypatch) -> Callable[..., Studio]:
     pytest.importorskip("gradio", reason="the studio needs Gradio: pip install '.[studio]'")
     monkeypatch.setattr(ShotStreamPipeline, "from_pretrained", lambda *names: pipeline)
-    monkeypatch.setattr(server, "devices", lambda: ["cpu"])
-    monkeypatch.setattr(server, "choose", lambda preset, device: Fit(Plan()))
-    return lambda **options: server.launch("toybox", block=False, **options)
+    monkeypatch.setattr(studio_sessions, "devices", lambda: ["cpu"])
+    monkeypatch.setattr(studio_sessions, "choose", lambda preset, device: Fit(Plan()))
+    return lambda **options: launch("toybox", block=False, **options)
 
 
 def fetched(url: str, body: dict | None = None) -> tuple[int, bytes]:
@@ -890,7 +892,7 @@ def test_hosts_of_ipv6(opened, capfd, host):
         pytest.skip("no IPv6 here")
     with ExitStack() as taken:
         with suppress(OSError):  # or somebody has it
-            taken.enter_context(socket.create_server(("::1", server.PORTS[0]), family=socket.AF_INET6))
+            taken.enter_context(socket.create_server(("::1", guard.PORTS[0]), family=socket.AF_INET6))
         with opened(host=host) as studio:
             out, err = capfd.readouterr()
             assert re.fullmatch(r"http://\[::1\]:\d+/", studio.url) and studio.url in out and not err
@@ -900,17 +902,17 @@ def test_hosts_of_ipv6(opened, capfd, host):
 def test_in_a_notebook_gradio_shows_it_below_the_cell(opened, monkeypatch):
     shown: list = []
     monkeypatch.setattr(pytest.importorskip("IPython.display"), "display", shown.append)
-    monkeypatch.setattr(server, "in_notebook", lambda: True)
+    monkeypatch.setattr("shotstream_lite.studio.in_notebook", lambda: True)
     with opened(height=600) as studio:
         assert f'<iframe src="{studio.url}" width="100%" height="600"' in shown[0].data
 
 
 def test_close_ends_what_was_opened(model_folder, monkeypatch):
     pytest.importorskip("gradio")
-    monkeypatch.setattr(server, "devices", lambda: ["cpu"])
-    monkeypatch.setattr(server, "choose", lambda preset, device: Fit(Plan()))
+    monkeypatch.setattr(studio_sessions, "devices", lambda: ["cpu"])
+    monkeypatch.setattr(studio_sessions, "choose", lambda preset, device: Fit(Plan()))
     threads = threading.active_count()
-    studio = server.launch(model_folder, block=False)
+    studio = launch(model_folder, block=False)
     weights = weakref.ref(studio.sessions.workers[0].pipeline)
     page = Page(studio.sessions)
     page.shoot(LINES[0], frames=5)
@@ -966,8 +968,8 @@ def test_bad_options_are_one_line(opened, capsys, options, words):
 
 def test_every_device_gets_the_model_as_it_fits_there(opened, monkeypatch, pipeline):
     loaded, plans = [], {"cuda:0": Plan(), "cuda:1": Plan(text_waits=True)}
-    monkeypatch.setattr(server, "devices", lambda: list(plans))
-    monkeypatch.setattr(server, "choose", lambda preset, device: Fit(plans[device]))
+    monkeypatch.setattr(studio_sessions, "devices", lambda: list(plans))
+    monkeypatch.setattr(studio_sessions, "choose", lambda preset, device: Fit(plans[device]))
     load = lambda *where: loaded.append(where) or pipeline  # noqa: E731
     monkeypatch.setattr(ShotStreamPipeline, "from_pretrained", load)
     opened().close()

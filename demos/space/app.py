@@ -8,7 +8,7 @@ if os.environ.get("SPACES_ZERO_GPU"):
 
     demo = build("wan-1.3b", spaces.GPU(duration=60), device="cuda")
 else:
-    from shotstream_lite.studio.server import build
+    from shotstream_lite.studio import build
 
     demo = build("toybox", hosts=[os.environ["SPACE_HOST"]] if "SPACE_HOST" in os.environ else [])
 

@@ -1,87 +1,138 @@
-"""What a page is told and shown: frames as JPEG, films as MP4, facts about the machine, and what a shot kept."""
+"""What a page is told: its messages, and the box where they wait until the page has them."""
 
-import base64
+import asyncio
 import functools
-import hashlib
-import io
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 from torch import nn
 
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.codec import latent_frames
-from shotstream_lite.errors import ShotStreamError, StoryError
-from shotstream_lite.film import SMALL, FilmWriter, Footage
-from shotstream_lite.measures import PHOTOGRAPHED, TOYBOX, find_cuts
+from shotstream_lite.errors import ShotStreamError
+from shotstream_lite.film import Footage
+from shotstream_lite.history import select
+from shotstream_lite.making import Making
 from shotstream_lite.models.memory import host_memory
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.studio import pictures
+from shotstream_lite.studio.timeline import Take
 
-TILES = 4  # stills of a shot in the timeline
-PIECE = 12  # frames of a strip when a film is played again
-
-
-def strip(frames: np.ndarray) -> str:
-    """As `jpeg`, in base64."""
-    return base64.b64encode(jpeg(frames)).decode("ascii")
+HOLD = 15.0  # seconds a page's request waits for news
+UNREAD = 200  # messages a page may leave unread; then they are dropped, and it is told everything anew
 
 
-def jpeg(frames: np.ndarray) -> bytes:
-    """uint8 [f, height, width, 3] -> one JPEG, f * height rows. Small pictures keep all of their colour."""
-    small = frames.shape[1] < SMALL
-    picture = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=90 if small else 75, subsampling=0 if small else 2)
-    return file.getvalue()
+class Outbox:
+    """Messages for one page, numbered, kept until the page says that it has them: a line that breaks loses nothing."""
+
+    def __init__(self) -> None:
+        self._messages: deque[tuple[int, dict[str, Any]]] = deque()
+        self._count = 0
+        self._lock = threading.Lock()
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Adds a message and wakes the page's request. Of those that say how things are, only the latest stays."""
+        with self._lock:
+            if message["kind"] in ("story", "place"):
+                self._messages = deque(m for m in self._messages if m[1]["kind"] != message["kind"])
+            self._count += 1
+            self._messages.append((self._count, message))
+            wake = self._wake
+        if wake and not wake[0].is_closed():
+            wake[0].call_soon_threadsafe(wake[1].set)
+
+    @property
+    def full(self) -> bool:
+        """The page reads nothing."""
+        return len(self._messages) > UNREAD
+
+    def after(self, number: int) -> list[tuple[int, dict[str, Any]]]:
+        """What comes after message `number`; the ones up to there are dropped."""
+        with self._lock:
+            while self._messages and self._messages[0][0] <= number:
+                self._messages.popleft()
+            return list(self._messages)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._messages.clear()
+
+    async def wait(self, number: int, seconds: float) -> list[tuple[int, dict[str, Any]]]:
+        """As `after`, as soon as there is something; nothing after so many seconds."""
+        event = asyncio.Event()
+        with self._lock:
+            previous, self._wake = self._wake, (asyncio.get_running_loop(), event)
+        if previous and not previous[0].is_closed():
+            previous[0].call_soon_threadsafe(previous[1].set)  # a page that lost its request asks anew
+        found = self.after(number)
+        if not found:
+            try:
+                await asyncio.wait_for(event.wait(), seconds)
+            except TimeoutError:
+                return []
+            found = self.after(number)
+        return found
 
 
-def stills(footage: Footage, count: int = TILES) -> str:
-    """Some frames of a shot side by side, as `strip` gives them."""
-    picked = [footage.frames(i, 1)[0] for i in np.linspace(0, footage.length - 1, count).round().astype(int)]
-    return strip(np.concatenate(picked, axis=1)[None])
+def begin(take: Take, settings: StreamSettings) -> dict[str, Any]:
+    """A take is being made, or is played again."""
+    past = take.past or ()
+    settings = settings.changed({k: v for k, v in take.shot.settings.items() if k not in ("keep", "weights")})
+    return {
+        "kind": "begin",
+        "take": take.id,
+        "shot": len(past) + 1 - sum(one.picture for one in past),
+        "caption": take.shot.caption,
+        "note": take.note,
+        "rolling": take.rolling,
+        "aside": take.aside,
+        "frames": take.shot.frames,
+        "latents": latent_frames(take.shot.frames),
+        "chunk": settings.chunk,
+        "empty": 0 if past or take.context is None else settings.budget,
+        "context": take.context or [],
+    }
 
 
-def strips(footage: Footage) -> list[dict[str, Any]]:
-    """A shot as `strip`s of PIECE frames."""
-    starts = range(0, footage.length, PIECE)
-    pieces = [(start, min(PIECE, footage.length - start)) for start in starts]
-    return [{"first": start, "count": count, "jpeg": strip(footage.frames(start, count))} for start, count in pieces]
+def remembered(take: Take, settings: StreamSettings) -> list[dict[str, Any]]:
+    """The frames of earlier shots that a take sees: [{"shot", "frame", "picture"}]; pictures come before shot 1."""
+    past, captions = [one.told.footage for one in take.past], [one.shot.caption for one in (*take.past, take)]
+    lengths, given = [footage.length for footage in past], sum(one.picture for one in take.past)
+    return [
+        {"shot": shot + 1 - given, "frame": frame, "picture": pictures.strip(past[shot].frames(frame, 1))}
+        for shot, frame in select(lengths, settings.budget, settings.policy, captions)
+    ]
 
 
-def frames_digest(footage: Footage) -> str:
-    """Twelve letters that say whether two shots are the same, pixel by pixel."""
-    return hashlib.sha256(footage.frames()).hexdigest()[:12]
+def look(making: Making, frames: np.ndarray) -> dict[str, Any]:
+    """Which frames these are, what they were made from, and how much of each stored frame they looked at."""
+    shares = None if making.shares is None else [round(share, 4) for share in making.shares.tolist()]
+    first = making.frames_made - len(frames)
+    return {"first": first, "count": len(frames), "caption": making.caption, "shares": shares}
 
 
-def mp4(shots: Sequence[Footage], fps: int) -> bytes:
-    """A film file of some shots."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "film.mp4"
-        with FilmWriter(path, fps) as writer:
-            for footage in shots:
-                writer.write(footage.frames())
-        return path.read_bytes()
-
-
-def unasked_cuts(footage: Footage, fps: int) -> list[int]:
-    """Frames at which a shot is cut though nobody asked for it; none where cuts cannot be looked for."""
-    try:
-        return find_cuts(footage.frames(), fps, TOYBOX if footage.height < SMALL else PHOTOGRAPHED)
-    except StoryError:  # PySceneDetect is not installed
-        return []
-
-
-def first_difference(one: np.ndarray, other: np.ndarray) -> int:
-    """The first frame in which two films differ; their common length if none does."""
-    common = min(len(one), len(other))
-    different = (one[:common] != other[:common]).any(axis=(1, 2, 3))
-    return int(different.argmax()) if different.any() else common
+def compare(pipeline: ShotStreamPipeline, one: Take, other: Take) -> dict[str, Any]:
+    """Two takes side by side, from where they differ, with what each kept of the shots before."""
+    films = [take.told.footage for take in (one, other)]
+    before = [take.told.footage for take in one.past or () if take.told and not take.picture]
+    labels = ["as told" if not take.note else take.note for take in (one, other)]
+    if labels[0] == labels[1]:
+        labels = [f"seed {take.shot.seed}" for take in (one, other)]
+    return {
+        "kind": "compare",
+        "takes": [one.id, other.id],
+        "labels": labels,
+        "from": pictures.first_difference(*(film.frames() for film in films)),
+        "card": scorecard(pipeline, before, films),
+    }
 
 
 @functools.cache

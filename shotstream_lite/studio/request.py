@@ -1,7 +1,8 @@
 """What a page may ask for, checked: one visitor's wishes must not keep the device from the others."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,12 @@ def check_length(frames: int | None, settings: StreamSettings, name: str) -> Non
         raise StoryError(f"{name} is {frames}, this model was trained on {most} at most ({seconds}): make more shots")
 
 
+def seen_of(value: Any) -> tuple[int, int] | None:
+    """(take, frames of it) that a page says it has shown; None for anything else."""
+    whole = isinstance(value, list) and len(value) == 2 and all(type(one) is int and 0 <= one < 10**9 for one in value)
+    return (value[0], value[1]) if whole else None
+
+
 def seed_of(text: Any) -> int | None:
     """The seed that was typed; None for nothing. Raises StoryError."""
     text = str(text if text is not None else "").strip()
@@ -75,14 +82,14 @@ def seed_of(text: Any) -> int | None:
     return int(text)
 
 
-def switched(pipeline: ShotStreamPipeline, switches: Any) -> dict[str, Any]:
-    """The settings of a shot that differ from the model's own, as a story records them.
+def switched(pipeline: ShotStreamPipeline, switches: Any) -> dict[str, Any] | None:
+    """The settings of a shot that differ from the model's own, as a story records them; None if nothing is said.
 
     Args:
         switches: any of memory and jump (bool), history (policy), budget, steps (how many), weights.
     """
     if not isinstance(switches, Mapping):
-        return {}
+        return None if switches is None else {}
     settings, changes = pipeline.settings, {}
     if switches.get("memory") is False:
         changes["policy"] = "none"
@@ -139,6 +146,14 @@ def check_limits(shot: Shot, of_story: Mapping[str, Any], settings: StreamSettin
             raise StoryError(f"{name}: {value} {what}, this page allows {most}: write fewer")
 
 
+def check_fit(pipeline: ShotStreamPipeline, story: str, shot: Shot) -> None:
+    """Raises StoryError for captions longer than the model reads, CheckpointError for weights that it has not."""
+    for caption in (shot.caption, *(turn.caption for turn in shot.turns)):
+        pipeline.text.check([f"{story}shot0:{caption}"])
+    if shot.settings.get("weights") is not None:
+        pipeline.check_weights(shot.settings["weights"])
+
+
 def file_name(name: Any) -> str:
     """What a visitor's file may be called in a sentence."""
     return re.sub(r"[^\w.\- ]", "", str(name))[:60] or "story"
@@ -190,7 +205,9 @@ def examples(tokenizer: PreTrainedTokenizerBase) -> dict:
     return SMALL_WORLD if known_phrases(tokenizer) else WHOLE_WORLD
 
 
-def unknown_sentence(unknown: Sequence[tuple[str, Sequence[str]]], most: int = 6) -> str:
-    """A sentence for the words a model does not know, each with the nearest it knows."""
+def unknown_words(pipeline: ShotStreamPipeline, text: str, most: int = 6) -> str | None:
+    """A sentence for the words a model does not know, each with the nearest it knows; None if it knows them all."""
+    found = pipeline.text.unknown_words(text)
+    unknown = [(word, near) for word, near in found if any(map(str.isalnum, word))]
     named = [f"“{word}”" + (f" (nearest: {', '.join(near[:2])})" if near else "") for word, near in unknown[:most]]
-    return "The model does not know " + ", ".join(named) + ". It tells the rest."
+    return f"The model does not know {', '.join(named)}. It tells the rest." if named else None

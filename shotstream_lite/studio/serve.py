@@ -6,8 +6,8 @@ REST says what is wanted, a WebSocket brings the frames as they are made: a JPEG
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,19 +16,11 @@ from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.film import FilmStream
 from shotstream_lite.story import check_frames
 from shotstream_lite.studio import request
-from shotstream_lite.studio.messages import jpeg
-from shotstream_lite.studio.server import (
-    HOLD,
-    KEEP,
-    MAX_BODY,
-    Sessions,
-    guarded,
-    is_address,
-    listen,
-    name_and_password,
-    open_sessions,
-)
+from shotstream_lite.studio.guard import MAX_BODY, guarded, is_address, listen, name_and_password
+from shotstream_lite.studio.messages import HOLD
+from shotstream_lite.studio.pictures import jpeg
 from shotstream_lite.studio.session import Session
+from shotstream_lite.studio.sessions import Sessions, open_sessions
 
 SERVED = re.compile(r"/(docs|openapi\.json|stories(/.*)?)?")
 ABOUT = """Open a story, then its WebSocket, then ask for shots.
@@ -45,18 +37,8 @@ def application(sessions: Sessions) -> Any:
     from fastapi import Body, FastAPI, HTTPException, Response, WebSocket, WebSocketDisconnect
     from fastapi.responses import JSONResponse, RedirectResponse
 
-    @asynccontextmanager
-    async def life(_: Any) -> AsyncIterator[None]:
-        async def sweep() -> None:
-            while True:
-                await asyncio.sleep(KEEP / 20)
-                await asyncio.to_thread(sessions.sweep)
-
-        task = asyncio.create_task(sweep())
-        yield
-        task.cancel()
-
-    app = FastAPI(title="ShotStream", version=__version__, description=ABOUT, lifespan=life, redoc_url=None)
+    options = {"lifespan": sessions.sweeping, "redoc_url": None}
+    app = FastAPI(title="ShotStream", version=__version__, description=ABOUT, **options)
 
     @app.exception_handler(ShotStreamError)
     async def refused(_: Any, error: ShotStreamError) -> JSONResponse:
@@ -229,7 +211,7 @@ def serve(
     hosts: Sequence[str] = (),
     auth: str | None = None,
 ) -> None:
-    """Serves until Ctrl-C. Arguments as of `server.launch`. Raises StoryError, CheckpointError."""
+    """Serves until Ctrl-C. Arguments as of `studio.launch`. Raises StoryError, CheckpointError."""
     name_and_password(auth)
     try:
         import fastapi  # noqa: F401

@@ -7,7 +7,7 @@ whether it is out of date; it knows which takes it remembered, and is *stale* wh
 import itertools
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import ToldShot, following_seed
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, check_shot, is_whole
 from shotstream_lite.story_files import OTHERS, story_json
-from shotstream_lite.studio import messages, request
+from shotstream_lite.studio import pictures, request
 
 MAX_PICTURES = 6
 _ids = itertools.count(1)
@@ -35,9 +35,9 @@ class Take:
         rolling: its length is open until somebody cuts.
         looks: what each chunk looked at, for the page; context: the frames it remembered.
         unasked: frames at which it holds a cut nobody asked for.
-        fresh: it is put into the film when it is made; ends: the frames after which another shot follows;
-            aside: it is made though it is not in the film, and nobody watches; picture: it is a picture that somebody
-            gave, not a take.
+        fresh: it is put into the film when it is made; beside: it is shown side by side with that take when it is made;
+            ends: the frames after which another shot follows; aside: it is made though it is not in the film, and
+            nobody watches; picture: it is a picture that somebody gave, not a take.
     """
 
     shot: Shot
@@ -45,6 +45,7 @@ class Take:
     note: str = ""
     rolling: bool = False
     fresh: bool = False
+    beside: "Take | None" = None
     ends: int | None = None
     aside: bool = False
     picture: bool = False
@@ -59,6 +60,11 @@ class Take:
         self.told, self.shot, self._card = told, told.shot, None
         self.looks = [look for look in self.looks if look["first"] < told.footage.length]
 
+    def trim(self, frames: int) -> None:
+        """Only the first frames of it are kept."""
+        shot = replace(self.shot, settings={**self.shot.settings, "keep": frames})
+        self.finish(replace(self.told, shot=shot, footage=replace(self.told.footage, length=frames)))
+
     def card(self) -> dict[str, Any]:
         """For the page; its pictures are computed once. Seeds are texts: they may be longer than a script's numbers."""
         shot, told = self.shot, self.told
@@ -68,8 +74,8 @@ class Take:
         if getattr(self, "_card", None) is None:
             length = told.footage.length
             self._card = {
-                "print": messages.frames_digest(told.footage),
-                "stills": messages.stills(told.footage, 1 if self.picture else messages.TILES),
+                "print": pictures.frames_digest(told.footage),
+                "stills": pictures.stills(told.footage, 1 if self.picture else pictures.TILES),
                 "unasked": self.unasked,
                 "frames": length,
                 "turns": [vars(turn) for turn in shot.turns],
@@ -96,6 +102,10 @@ class Strip:
         if len(self.takes) >= request.MAX_TAKES:
             raise StoryError(f"this shot has {request.MAX_TAKES} takes already: remove one first")
         return replace(self, takes=(*self.takes, take))
+
+    def find(self, number: Any) -> Take | None:
+        """The take whose id is `number`."""
+        return next((take for take in self.takes if take.id == number), None)
 
     def choose(self, take: Take) -> "Strip":
         return replace(self, chosen=self.takes.index(take))
@@ -138,9 +148,34 @@ class Version:
             raise StoryError(f"the story has {request.MAX_SHOTS} shots, the most this page tells: begin a new one")
         return replace(self, strips=strips)
 
-    def find(self, take: Take) -> int | None:
-        """The place of the strip a take lies on."""
-        return next((i for i, strip in enumerate(self.strips) if take in strip.takes), None)
+    def place(self, number: Any) -> int:
+        """The place (from 0) of shot `number` (from 1). Raises StoryError."""
+        if not is_whole(number) or not 1 <= number <= len(self.strips):
+            raise StoryError(f"there is no shot {str(number)[:9]}")
+        return number - 1
+
+    def strip(self, number: Any) -> Strip:
+        """That of shot `number`. Raises StoryError."""
+        return self.strips[self.place(number)]
+
+    def put(self, number: Any, strip: Strip | None) -> "Version":
+        """Another strip for shot `number`, or none. Raises StoryError."""
+        place = self.place(number)
+        return self.with_strips([*self.strips[:place], strip, *self.strips[place + 1 :]])
+
+    def insert(self, takes: Iterable[Take], before: Any = None) -> "Version":
+        """New strips at the end, or before shot `before`. Raises StoryError."""
+        place = len(self.strips) if before is None else self.place(before)
+        return self.with_strips([*self.strips[:place], *(Strip((take,)) for take in takes), *self.strips[place:]])
+
+    def move(self, number: Any, by: Any) -> "Version":
+        """Shot `number` earlier (-1) or later (1). Raises StoryError."""
+        place, strips = self.place(number), list(self.strips)
+        other = place + (1 if by == 1 else -1)
+        if not 0 <= other < len(strips):
+            raise StoryError("the shot is at the end already")
+        strips[place], strips[other] = strips[other], strips[place]
+        return self.with_strips(strips)
 
     def describe(self) -> dict[str, Any]:
         """For the page."""
@@ -167,18 +202,34 @@ class Project:
         index = self.current if index is None else index
         return replace(self, versions=(*self.versions[:index], version, *self.versions[index + 1 :]))
 
+    def describe(self) -> dict[str, Any]:
+        """For the page."""
+        versions = [version.describe() for version in self.versions]
+        return {"versions": versions, "current": self.current, "caption": self.version.caption}
+
     def takes(self) -> Iterator[Take]:
         """All takes on all strips, each once."""
         pictures = (take for version in self.versions for take in version.pictures)
         takes = (take for version in self.versions for strip in version.strips for take in strip.takes)
         yield from dict.fromkeys((*pictures, *takes))
 
-    def find(self, take: Take) -> tuple[int, int] | None:
-        """(version, place) of a take."""
-        for number, version in enumerate(self.versions):
-            if (place := version.find(take)) is not None:
-                return number, place
-        return None
+    def find(self, take: Take) -> tuple[Version, int] | None:
+        """The version and the place (from 0) of the strip that a take lies on."""
+        places = ((version, place) for version in self.versions for place in range(len(version.strips)))
+        return next((found for found in places if take in found[0].strips[found[1]].takes), None)
+
+    def past(self, take: Take) -> tuple[Take, ...]:
+        """What a take remembers, or will."""
+        if take.past is None and (found := self.find(take)):
+            return found[0].before(found[1])
+        return take.past or ()
+
+    def change(self, take: Take, how: Callable[[Strip], Strip | None]) -> "Project":
+        """The strip that a take lies on, if there is one, changed."""
+        if not (found := self.find(take)):
+            return self
+        version, place = found
+        return self.put(version.put(place + 1, how(version.strips[place])), self.versions.index(version))
 
 
 # Files: a story that `shotstream tell` reads too, and beside it everything else the page had
@@ -302,8 +353,3 @@ def everything(project: Project) -> list[Take]:
     for take in project.takes():
         add(take)
     return list(found)
-
-
-def to_make(project: Project) -> list[Take]:
-    """Those of `everything` that are still to be made."""
-    return [take for take in everything(project) if not take.told]

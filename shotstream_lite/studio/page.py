@@ -1,0 +1,234 @@
+"""What the page asks for, and the answers: a few static files, and JSON.
+
+`begin` opens a session, `poll` waits for messages, `act` does one thing, `frames` and `film` fetch what is made.
+"""
+
+import inspect
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from shotstream_lite.errors import ShotStreamError, StoryError
+from shotstream_lite.studio import messages, request
+from shotstream_lite.studio.guard import MAX_BODY
+from shotstream_lite.studio.session import Session
+from shotstream_lite.studio.sessions import Sessions
+
+STATIC = Path(__file__).parent / "static"
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+HEADERS = [
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+
+ACTIONS: dict[str, Callable[..., Any]] = {
+    "shoot": Session.shoot,
+    "storyboard": Session.storyboard,
+    "turn": Session.turn,
+    "retake": Session.retake,
+    "without": Session.without,
+    "compare": Session.compare,
+    "remake": Session.remake,
+    "choose": Session.choose,
+    "remove": Session.remove,
+    "move": Session.move,
+    "remember": Session.remember,
+    "forget": Session.forget,
+    "undo": Session.undo,
+    "branch": Session.branch,
+    "version": Session.show_version,
+    "close version": Session.close_version,
+    "new": Session.restart,
+    "load": Session.load,
+    "cut": Session.cut,
+    "stop": Session.stop,
+    "go on": Session.go_on,
+    "unqueue": Session.unqueue,
+    "more": Session.more,
+    "save": Session.save,
+}
+"""What a page may ask for. A message holds the arguments by name, but for these, which are read from what is typed."""
+READ: dict[str, Callable[[Session, dict], Any]] = {
+    "frames": lambda session, message: request.frames_of(message.get("seconds"), session.settings),
+    "seed": lambda session, message: request.seed_of(message.get("seed")),
+    "settings": lambda session, message: request.switched(session.pipeline, message.get("switches")),
+    "seen": lambda session, message: request.seen_of(message.get("seen")),
+}
+ANSWERS = {"shoot": "cut", "turn": "from", "save": "text"}
+"""What the answer is called; the other actions have none."""
+
+
+def _done(session: Session, message: dict) -> dict[str, Any]:
+    """The answer to an action that is one of these."""
+    action = ACTIONS[message["do"]]
+    names = [name for name in inspect.signature(action).parameters if name != "self"]
+    read = {name: READ[name](session, message) if name in READ else message.get(name) for name in names}
+    answer = action(session, **read)
+    return {ANSWERS[message["do"]]: answer} if message["do"] in ANSWERS else {}
+
+
+def act(sessions: Sessions, message: Any) -> dict[str, Any] | None:
+    """Does what a message {"token", "n", "do", ...} asks for, once: a request that is sent again is answered again.
+
+    Returns:
+        {} or what was asked for; {"error": sentence} if it cannot be done; None if there is no such session.
+    """
+    session = sessions.of(message.get("token")) if isinstance(message, dict) else None
+    if session is None:
+        return None
+    number, do = message.get("n"), message.get("do")
+    if not isinstance(do, str) or do not in ACTIONS or type(number) is not int:
+        return {"error": "the page asked for something unknown: reload it"}
+    with session.requests:
+        if number == session.answered[0]:
+            return session.answered[1]
+        try:
+            if do == "load" and "prepared" in message:
+                name = message["prepared"]
+                if not isinstance(name, str) or name not in sessions.stories:
+                    raise StoryError("there is no such prepared story")
+                message |= {"text": sessions.stories[name], "name": name}
+            answer = _done(session, message)
+        except ShotStreamError as error:
+            answer = {"error": str(error)}
+        session.answered = number, answer
+        return answer
+
+
+def model(sessions: Sessions) -> dict[str, Any]:
+    """What a page has to know before it has a session."""
+    pipeline = sessions.workers[0].pipeline
+    settings, tokenizer = pipeline.settings, pipeline.text.tokenizer
+    weights = pipeline.streaming_weights
+    return {
+        "name": pipeline.name,
+        "height": settings.height,
+        "width": settings.width,
+        "fps": settings.fps,
+        "usual": settings.shot_frames,
+        "longest": request.longest(settings),
+        "chunk": settings.chunk,
+        "budget": settings.budget,
+        "policy": settings.policy,
+        "policies": [name for name in request.POLICIES if name != "none"],
+        "steps": sorted({*request.STEPS, len(settings.steps)}),
+        "usual_steps": len(settings.steps),
+        "weights": weights if len(weights) > 1 else [],
+        "usual_weights": pipeline.weights,
+        "lessons": request.lessons(pipeline),
+        "phrases": request.known_phrases(tokenizer),
+        "examples": request.examples(tokenizer),
+        "stories": sorted(sessions.stories),
+        "facts": messages.facts(pipeline) | {"pages": len(sessions)},
+    }
+
+
+def application(sessions: Sessions) -> Any:
+    """The page as a Starlette application."""
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+
+    def static(name: str) -> Route:
+        content, kind = (STATIC / name).read_bytes(), TYPES[name.rsplit(".", 1)[1]]
+
+        async def answer(_: Request) -> Response:
+            return Response(content, media_type=kind)
+
+        return Route("/" if name == "page.html" else f"/{name}", answer)
+
+    def api(name: str, work: Callable[[dict], Awaitable[Response]]) -> Route:
+        async def answer(asked: Request) -> Response:
+            size, body = 0, []
+            async for part in asked.stream():
+                size += len(part)
+                if size > MAX_BODY:
+                    return JSONResponse({"error": f"a request has at most {MAX_BODY} bytes"}, 413)
+                body.append(part)
+            try:
+                message = json.loads(b"".join(body) or b"{}")
+            except (ValueError, RecursionError):
+                message = None
+            if not isinstance(message, dict):
+                return JSONResponse({"error": "the page asked for something unknown: reload it"}, 400)
+            return await work(message)
+
+        return Route(f"/api/{name}", answer, methods=["POST"])
+
+    gone = {"error": "this session has ended", "gone": True}
+
+    async def begin(_: dict) -> Response:
+        try:
+            session = await run_in_threadpool(sessions.open)
+        except ShotStreamError as error:
+            return JSONResponse({"error": str(error)}, 503)
+        return JSONResponse({"token": session.token})
+
+    async def poll(message: dict) -> Response:
+        session = sessions.of(message.get("token"))
+        if session is None:
+            return JSONResponse(gone, 410)
+        number = message.get("after")
+        if type(number) is not int:
+            number, session.page = 0, message.get("page")
+            session.greet()
+        elif session.page != message.get("page"):
+            return JSONResponse({"error": "this story is open in another tab"}, 409)
+        found = await session.outbox.wait(number, messages.HOLD)
+        sessions.of(session.token)
+        told = [dict(one, seq=seq) for seq, one in found]
+        if any(one["kind"] == "cards" for one in told):
+            facts = messages.facts(sessions.workers[0].pipeline) | {"pages": len(sessions)}
+            told.insert(0, {"kind": "facts", "seq": number, **facts})
+        return JSONResponse({"messages": told})
+
+    async def do(message: dict) -> Response:
+        answer = await run_in_threadpool(act, sessions, message)
+        return JSONResponse(gone, 410) if answer is None else JSONResponse(answer)
+
+    def fetch(work: Callable[[Session, dict], Response]) -> Callable[[dict], Awaitable[Response]]:
+        async def answer(message: dict) -> Response:
+            session = sessions.of(message.get("token"))
+            if session is None:
+                return JSONResponse(gone, 410)
+            try:
+                return await run_in_threadpool(work, session, message)
+            except ShotStreamError as error:
+                return JSONResponse({"error": str(error)}, 400)
+
+        return answer
+
+    async def tell_model(_: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(model, sessions))
+
+    routes = [static(name) for name in sorted(os.listdir(STATIC)) if name.rsplit(".", 1)[-1] in TYPES]
+    routes += [
+        Route("/api/model", tell_model),
+        api("begin", begin),
+        api("poll", poll),
+        api("act", do),
+        api("frames", fetch(lambda session, message: JSONResponse(session.frames(message.get("take"))))),
+        api("film", fetch(lambda session, m: Response(session.film(m.get("number")), media_type="video/mp4"))),
+    ]
+    return Starlette(routes=routes, lifespan=sessions.sweeping, middleware=[Middleware(_careful)])
+
+
+def _careful(app: Any) -> Callable[..., Awaitable[None]]:
+    """Tells the browser what the page may do."""
+
+    async def answer(scope: dict, receive: Callable, send: Callable) -> None:
+        async def with_headers(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                message = message | {"headers": [*message["headers"], *HEADERS]}
+            await send(message)
+
+        await app(scope, receive, with_headers)
+
+    return answer
