@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shotstream_lite.film import write_strip
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
+from shotstream_lite.stills import write_strip
 from shotstream_lite.story_files import load_story
 from shotstream_lite.toybox.dataset import story_of
 from shotstream_lite.toybox.renderer import render

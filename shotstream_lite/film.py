@@ -1,28 +1,20 @@
-"""Frames to a film on disk while they come, and back (H.264 by PyAV); footage on a reel; strips and pictures."""
+"""Frames to a film on disk while they come, and back (H.264 by PyAV)."""
 
-import io
 import math
 import os
 import struct
-import tempfile
-import threading
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from shotstream_lite.errors import FilmError, ShotStreamError, StoryError, reason
-from shotstream_lite.files import MEBIBYTE, Part, check_file, remove_left, shown, writing
+from shotstream_lite.errors import FilmError, ShotStreamError, reason
+from shotstream_lite.files import Part, check_file, remove_left, shown, writing
 
-MAX_PIXELS = 50_000_000  # of a picture that is read
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-STILL = 120  # rows of a still on a contact sheet, at least
 SMALL, COMFORTABLE = 200, 480  # films lower than the first are enlarged to at least the second (pixels)
 # A film can be played while it grows: what a killed process leaves, too. It becomes an ordinary file when it ends.
 _GROWING = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "frag_duration": "1000000"}
@@ -285,101 +277,3 @@ def read_film(path: str | Path) -> np.ndarray:
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     except (pyav().FFmpegError, OSError, IndexError, ValueError) as error:
         raise FilmError(f"{shown(path)}: not a film that can be read ({reason(error)}): check the name") from None
-
-
-def read_picture(picture: bytes | str | Path, height: int, width: int) -> np.ndarray:
-    """A picture, a file or its bytes, cut and scaled to fill a frame: uint8 [height, width, 3]. Raises StoryError."""
-    source = io.BytesIO(picture) if isinstance(picture, bytes) else check_file(picture, 64 * MEBIBYTE)
-    try:
-        with Image.open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise StoryError(f"the picture is {image.width} x {image.height}: make it smaller")
-            return np.array(ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (width, height)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, StoryError):
-            raise
-        name = "the picture" if isinstance(picture, bytes) else picture
-        raise StoryError(f"{name}: is no picture that can be read ({reason(error)}): give a PNG or JPEG") from None
-
-
-def write_picture(frame: np.ndarray) -> bytes:
-    """A frame, uint8 [height, width, 3], as a PNG."""
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, "PNG")
-    return file.getvalue()
-
-
-class Reel:
-    """All footage of one session in one temporary file: a long story's memory stays flat. It goes with its footage."""
-
-    def __init__(self) -> None:
-        with writing("the folder for temporary files", FilmError, "set TMPDIR to one that can be written to"):
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the reel
-        weakref.finalize(self, self._file.close)
-        self._lock = threading.Lock()
-
-    def append(self, frames: np.ndarray) -> "Footage":
-        """Stores the frames of a shot, uint8 [frames, height, width, 3]."""
-        with self._lock, writing(tempfile.gettempdir(), FilmError, "make room there, or set TMPDIR to another folder"):
-            offset = self._file.seek(0, 2)
-            self._file.write(np.ascontiguousarray(frames).data)
-            self._file.flush()
-        return Footage(self, offset, len(frames), frames.shape[1], frames.shape[2])
-
-    def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`."""
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.read(size)
-
-
-@dataclass(frozen=True, eq=False)
-class Footage:
-    """A finished shot on a reel. Equal only to itself, so it can stand as the key of what was made from it."""
-
-    reel: Reel
-    offset: int
-    length: int
-    height: int
-    width: int
-
-    def frames(self, start: int = 0, count: int | None = None) -> np.ndarray:
-        """Some or all frames, uint8 [count, height, width, 3]."""
-        count = self.length - start if count is None else count
-        size = self.height * self.width * 3
-        data = self.reel.read(self.offset + start * size, count * size)
-        return np.frombuffer(data, np.uint8).reshape(count, self.height, self.width, 3)
-
-
-def film_strip(shots: Sequence[np.ndarray], columns: int = 6, gap: int = 2) -> np.ndarray:
-    """A picture of a film: a row a shot, `columns` stills spread over its time, white lines of `gap` pixels.
-
-    Args:
-        shots: uint8 [f, H, W, 3] each, of one size and of any length.
-
-    Returns:
-        uint8 [rows, columns, 3].
-    """
-    height, width = shots[0].shape[1:3]
-    strip = np.full((len(shots) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for row, shot in enumerate(shots):
-        for column, index in enumerate(np.linspace(0, len(shot) - 1, columns).round().astype(int)):
-            top, left = row * (height + gap), column * (width + gap)
-            strip[top : top + height, left : left + width] = shot[index]
-    return strip
-
-
-def write_sheet(shots: Sequence[Footage], path: str | Path, columns: int = 6) -> None:
-    """A contact sheet of told shots, as `write_strip`; small pictures are enlarged. Only the stills are read."""
-    stills = [np.linspace(0, shot.length - 1, columns).round().astype(int).tolist() for shot in shots]
-    picked = [np.concatenate([shot.frames(i, 1) for i in row]) for shot, row in zip(shots, stills, strict=True)]
-    write_strip(picked, path, columns, scale=math.ceil(STILL / shots[0].height))
-
-
-def write_strip(shots: Sequence[np.ndarray], path: str | Path, columns: int = 6, scale: int = 1) -> None:
-    """Saves `film_strip` as a picture (.png), each pixel scale x scale. Raises FilmError if it cannot."""
-    strip = film_strip(shots, columns).repeat(scale, axis=0).repeat(scale, axis=1)
-    try:
-        Image.fromarray(strip).save(path)
-    except (OSError, ValueError) as error:
-        raise FilmError(f"{path}: the picture cannot be written ({error}): choose another name") from None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import latent_frames, pixel_frames
-from shotstream_lite.film import Footage
+from shotstream_lite.footage import Footage
 from shotstream_lite.models.placement import giving_back
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline

@@ -21,8 +21,8 @@ from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import Codec, latent_frames, pixel_frames, to_frames, to_pixels
 from shotstream_lite.context import Context, remember
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.film import Footage
 from shotstream_lite.flow import euler_sigmas, few_step
+from shotstream_lite.footage import Footage
 from shotstream_lite.models.folder import model_folder, weights_in
 from shotstream_lite.models.placement import Plan, load_another, load_parts
 from shotstream_lite.models.settings import StreamSettings, load_settings

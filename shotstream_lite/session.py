@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.film import Footage, Reel, read_picture, write_picture
+from shotstream_lite.footage import Footage, Reel
 from shotstream_lite.making import Making
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.stills import read_picture, write_picture
 from shotstream_lite.story import (
     CaptionChange,
     Picture,

@@ -19,7 +19,8 @@ from shotstream_lite import __version__
 from shotstream_lite.cli import COMMANDS, main
 from shotstream_lite.codec import StreamDecoder
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.film import Reel, read_film
+from shotstream_lite.film import read_film
+from shotstream_lite.footage import Reel
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession

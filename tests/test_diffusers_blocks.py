@@ -8,7 +8,7 @@ import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler, ModularPipeline, ModularPipelineBlocks, WanPipeline
 from diffusers.utils import dynamic_modules_utils
 
-from shotstream_lite.film import Reel
+from shotstream_lite.footage import Reel
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.story import Shot, Story, captions
 

@@ -11,14 +11,8 @@ import pytest
 
 from shotstream_lite import film as film_module
 from shotstream_lite.errors import CheckpointError, FilmError
-from shotstream_lite.film import (
-    FilmWriter,
-    check_film_path,
-    default_scale,
-    film_strip,
-    read_film,
-    write_strip,
-)
+from shotstream_lite.film import FilmWriter, check_film_path, default_scale, read_film
+from shotstream_lite.stills import film_strip, write_strip
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (250, 150, 20), (40, 90, 160)]
 

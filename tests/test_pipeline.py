@@ -7,7 +7,7 @@ from diffusers.models import modeling_utils
 
 from shotstream_lite.codec import CodecError, latent_frames, to_frames
 from shotstream_lite.errors import StoryError
-from shotstream_lite.film import Reel
+from shotstream_lite.footage import Reel
 from shotstream_lite.pipeline import REMEMBERED, TeacherPipeline
 from shotstream_lite.session import StorySession
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from shotstream_lite.codec import to_frames
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.film import Footage
+from shotstream_lite.footage import Footage
 from shotstream_lite.models import placement
 from shotstream_lite.models.folder import PRESETS
 from shotstream_lite.models.memory import GIB, LiveBytes, count, count_decoding, host_memory, outlines

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from shotstream_lite.film import Reel
+from shotstream_lite.footage import Reel
 
 
 def frames(count: int, seed: int, height: int = 4, width: int = 6) -> np.ndarray:

@@ -15,10 +15,10 @@ import torch
 
 from shotstream_lite.codec import CodecError
 from shotstream_lite.errors import CheckpointError, OutOfMemory, StoryError
-from shotstream_lite.film import write_picture
 from shotstream_lite.history import select
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
+from shotstream_lite.stills import write_picture
 from shotstream_lite.story import CaptionChange, Shot, Story, captions
 from shotstream_lite.story_files import load_story, parse_story
 from shotstream_lite.toybox import world

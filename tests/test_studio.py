@@ -26,11 +26,11 @@ from PIL import Image
 
 from shotstream_lite import cli
 from shotstream_lite.errors import ShotStreamError, StoryError
-from shotstream_lite.film import write_picture
 from shotstream_lite.models.placement import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rivals.telling import offer_rivals
 from shotstream_lite.session import StorySession
+from shotstream_lite.stills import write_picture
 from shotstream_lite.story_files import parse_story
 from shotstream_lite.studio import Studio, guard, launch, messages, pictures, production, request
 from shotstream_lite.studio import sessions as studio_sessions

@@ -13,8 +13,8 @@ from training_run import tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.codec import Codec
 from shotstream_lite.dmd import fake_score_loss, generator_loss, score_level
-from shotstream_lite.film import Reel
 from shotstream_lite.flow import SigmaTable
+from shotstream_lite.footage import Reel
 from shotstream_lite.models.configs import read_config
 from shotstream_lite.models.folder import PRESETS, load_codec
 from shotstream_lite.models.memory import LiveBytes, outline_codec

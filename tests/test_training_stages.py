@@ -15,7 +15,7 @@ from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec, to_frames
 from shotstream_lite.commands.train import parse
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.film import Reel
+from shotstream_lite.footage import Reel
 from shotstream_lite.models.folder import load_codec, load_transformer
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline

@@ -20,11 +20,12 @@ from PIL import Image
 
 from shotstream_lite.commands.common import place
 from shotstream_lite.errors import StoryError
-from shotstream_lite.film import FilmWriter, write_picture
+from shotstream_lite.film import FilmWriter
 from shotstream_lite.making import Making
 from shotstream_lite.models.folder import WEIGHTS
 from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.session import StorySession
+from shotstream_lite.stills import write_picture
 from shotstream_lite.story import MAX_FRAMES
 from shotstream_lite.subtitles import write_captions
 

@@ -20,8 +20,8 @@ from huggingface_hub import hf_hub_download
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.codec import latent_frames, to_frames
-from shotstream_lite.film import Reel
 from shotstream_lite.flow import few_step
+from shotstream_lite.footage import Reel
 from shotstream_lite.models.placement import Plan, arrange
 from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline

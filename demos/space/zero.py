@@ -10,7 +10,8 @@ import gradio as gr
 import numpy as np
 
 from shotstream_lite.errors import ShotStreamError
-from shotstream_lite.film import FilmWriter, Reel
+from shotstream_lite.film import FilmWriter
+from shotstream_lite.footage import Reel
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession, ToldShot
 from shotstream_lite.story import Shot

@@ -107,7 +107,8 @@ class Tell:
         """Makes one film; False if it was stopped. Raises ShotStreamError; what is finished is a film then, too."""
         from tqdm import tqdm
 
-        from shotstream_lite.film import FilmWriter, write_sheet
+        from shotstream_lite.film import FilmWriter
+        from shotstream_lite.stills import write_sheet
         from shotstream_lite.subtitles import write_captions
 
         shots = session.script

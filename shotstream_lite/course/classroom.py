@@ -23,7 +23,7 @@ import shotstream_lite
 from shotstream_lite.cache import ShotCache, attention_shares
 from shotstream_lite.codec import Codec
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.film import Footage, Reel
+from shotstream_lite.footage import Footage, Reel
 from shotstream_lite.models.folder import find_folder
 from shotstream_lite.models.placement import Plan, choose
 from shotstream_lite.models.released import MODELS, Release, read_release

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from shotstream_lite.course.widgets import Pictured, film_url
-from shotstream_lite.film import film_strip
+from shotstream_lite.stills import film_strip
 
 SIDES = ("left", "right")
 NEITHER = "no difference"

@@ -12,7 +12,8 @@ from IPython.display import HTML, display
 from PIL import Image
 
 from shotstream_lite.course.plots import Sheet
-from shotstream_lite.film import film_strip, pyav
+from shotstream_lite.film import pyav
+from shotstream_lite.stills import film_strip
 
 FILM_WIDTH, STILLS_WIDTH = 288, 960  # pixels on the page
 SMALL = 200  # films no wider than that are of the toybox's size, and are enlarged

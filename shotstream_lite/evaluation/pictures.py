@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from shotstream_lite.files import whole_file
-from shotstream_lite.film import film_strip
+from shotstream_lite.stills import film_strip
 
 STILLS = 4
 LINE, GAP = 14, 8  # a line of text, the white between two tellers; pixels

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from shotstream_lite.cache import CaptionKeys
 from shotstream_lite.codec import latent_frames, to_frames, to_pixels
-from shotstream_lite.film import Footage
 from shotstream_lite.flow import euler_sigmas, few_step
+from shotstream_lite.footage import Footage
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline
 from shotstream_lite.rivals.film import FilmCache, begin_film

@@ -16,7 +16,7 @@ from torch import nn
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import ShotStreamError
-from shotstream_lite.film import Footage
+from shotstream_lite.footage import Footage
 from shotstream_lite.history import select
 from shotstream_lite.making import Making
 from shotstream_lite.models.memory import host_memory

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.film import SMALL, FilmWriter, Footage
+from shotstream_lite.film import SMALL, FilmWriter
+from shotstream_lite.footage import Footage
 from shotstream_lite.measures import PHOTOGRAPHED, TOYBOX, find_cuts
 
 TILES = 4  # stills of a shot in the timeline

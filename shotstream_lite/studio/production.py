@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.film import Reel
+from shotstream_lite.footage import Reel
 from shotstream_lite.making import Making
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import check_caption

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.film import Reel, read_picture, write_picture
+from shotstream_lite.footage import Reel
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import ToldShot, following_seed
+from shotstream_lite.stills import read_picture, write_picture
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, check_caption, check_shot, is_whole
 from shotstream_lite.story_files import OTHERS, story_json
 from shotstream_lite.studio import pictures, request

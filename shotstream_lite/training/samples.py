@@ -7,10 +7,10 @@ from torch import nn
 
 from shotstream_lite.codec import pixel_frames
 from shotstream_lite.distributed import gathered
-from shotstream_lite.film import write_strip
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.session import StorySession
+from shotstream_lite.stills import write_strip
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.batches import Films, FrozenText, usual
 from shotstream_lite.training.config import NextShotConfig, StudentConfig

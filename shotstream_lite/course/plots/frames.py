@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from shotstream_lite.course.plots.sheet import COLOURS, Sheet, drawn, subplots
-from shotstream_lite.film import film_strip
+from shotstream_lite.stills import film_strip
 
 
 @drawn
