@@ -13,12 +13,12 @@ from shotstream_lite.evaluation import worlds
 from shotstream_lite.evaluation.report import FRECHET, SECOND
 from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.pipeline import TeacherPipeline
+from shotstream_lite.rivals.cost import costs, frames_held
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.streams import STREAMS, CausalCine
 from shotstream_lite.rivals.telling import RivalPipeline
 from shotstream_lite.training.ablations import compare as comparing
 from shotstream_lite.training.ablations.compare import Comparison, Teller, chosen, frontier, rows_of
-from shotstream_lite.training.ablations.rivals import costs, frames_held
 
 HEIGHT, WIDTH = worlds.FIRST.size
 

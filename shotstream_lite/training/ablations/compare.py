@@ -26,9 +26,9 @@ from shotstream_lite.files import read_json, whole_file, write_text
 from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.report import machine
+from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.rivals.joint import KINDS
 from shotstream_lite.rivals.streams import STREAMS
-from shotstream_lite.training.ablations.rivals import COUNTED, costs
 from shotstream_lite.training.ablations.rows import LEARNT_SHOTS, ROWS, Row
 from shotstream_lite.training.ablations.tables import BUDGET, TablesConfig, row_configs, shown, storyteller
 from shotstream_lite.training.loop import processes

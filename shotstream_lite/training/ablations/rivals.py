@@ -9,23 +9,20 @@ learnt. A joint rival, and a teacher that tells cuts by another mark, learns by 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from shotstream_lite.codec import latent_frames
 from shotstream_lite.context import remember
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, written
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
-from shotstream_lite.rivals.cost import joint_pairs, own_pairs, stream_pairs
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import KINDS, Joint
 from shotstream_lite.rivals.marks import MARKS
-from shotstream_lite.rivals.streams import STREAMS, CausalCine, CausVid, HiAR, Rival, RollingForcing
+from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
 from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.rollout import chunk_sizes, clean_pass
 from shotstream_lite.training.ablations.baselines import LearntCut, widened
@@ -50,8 +47,6 @@ from shotstream_lite.training.weights import earlier, initial_model, save_model,
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
 EMBEDDING = "embedding"
-COUNTED = ("frame pairs a shot", "chunks late", "memory, MB")
-"""Costs: a mean over the shots of a film; how many chunks a change of caption comes late; keys and values."""
 
 
 @dataclass(frozen=True)
@@ -353,45 +348,3 @@ def as_storyteller(
     if config.mark:
         return pipeline, None
     return pipeline, lambda p, plot, seed: Film(plot, tell_jointly(p, written(plot, seed), p.transformer, steps))
-
-
-def costs(pipeline: ShotStreamPipeline, name: str, shots: int) -> dict[str, float]:
-    """What a film of so many shots costs without a clock: see `COUNTED`; name: what the pipeline tells as.
-
-    Memory is the keys and values that the film's last chunk still needs, of all layers; of what makes a shot or a film
-    in one piece they are of one layer, for nothing is kept.
-    """
-    settings, model = pipeline.settings, pipeline.transformer
-    frames, steps, budget = latent_frames(settings.shot_frames), len(settings.steps), settings.budget
-    layers, at_once, rival = len(model.blocks), 0, getattr(pipeline, "rival", None)
-    if rival:
-        pairs = sum(stream_pairs(rival, shots, frames, steps)) / shots
-        held = layers * frames_held(rival, shots, frames)
-        at_once = frames if isinstance(rival, HiAR) else (1 + rival.latency) * rival.chunk
-    elif name in KINDS:
-        kind, answers = KINDS[name]
-        pairs = 2 * pipeline.sampling_steps * joint_pairs(kind, shots, frames, **answers)
-        held = at_once = shots * frames
-    elif name == "keyframes":  # pictures of all shots see each other, then a shot sees its own
-        pairs = 2 * pipeline.sampling_steps * shots + own_pairs(1, frames, steps, settings.chunk)
-        held, at_once = layers * (1 + frames), shots * frames
-    elif isinstance(pipeline, TeacherPipeline):
-        pairs, held, at_once = 2 * pipeline.sampling_steps * (budget + frames) ** 2, budget + frames, frames
-    else:  # before the first shot everybody remembers so many empty frames
-        later = 0 if settings.policy == "none" else budget
-        pairs = sum(own_pairs(b, frames, steps, settings.chunk) for b in [budget, *[later] * (shots - 1)]) / shots
-        held = layers * (later + frames)
-    late = max(0, -(-at_once // settings.chunk) - 1)
-    height, width = model.token_grid(*pipeline.codec.latent_size(settings.height, settings.width))
-    values = 2 * height * width * model.config.num_attention_heads * model.config.attention_head_dim
-    memory = held * values * model.dtype.itemsize / 2**20
-    return dict(zip(COUNTED, (pairs, late, memory), strict=True))
-
-
-def frames_held(rival: Rival, shots: int, frames: int) -> int:
-    """Of a film of a streaming rival those whose keys its last shot may ask for, and its own."""
-    if isinstance(rival, CausalCine):  # whatever a chunk asks for
-        return shots * frames
-    film, size = SimpleNamespace(context_frames=(shots - 1) * frames), rival.chunk * (1 + rival.latency)
-    starts = range(film.context_frames, shots * frames, rival.chunk)
-    return max(len(rival.keys(film, start, start + size)[0]) + size for start in starts)

@@ -26,15 +26,14 @@ from shotstream_lite.evaluation.statistics import as_json, difference
 from shotstream_lite.evaluation.worlds import world_of_size
 from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
+from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
-    COUNTED,
     RivalDistilConfig,
     RivalFlowConfig,
     RivalInitConfig,
     as_storyteller,
-    costs,
     train_rival_distil,
     train_rival_flow,
     train_rival_init,
@@ -63,7 +62,7 @@ CHAIN = {
 AS = {"rival-init": "causal-init", "rival-distil": "intra-shot"}
 """Whose recipe a rival's stage follows."""
 COSTS = ("seconds a shot", *COUNTED)
-"""Of rivals, see `rivals.costs`."""
+"""Of rivals, see `cost.costs`."""
 BUDGET = Path("tables", "budget.json")
 OF_TRAINING = (
     "preset",
