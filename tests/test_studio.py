@@ -236,7 +236,7 @@ def test_stop_after_all_was_made_cuts_it_all_the_same_and_it_replays(sessions, p
 def test_a_shot_rolls_on_until_the_next_is_shot(page):
     page.act("shoot", story=STORY, caption=LINES[0], seconds=None)
     take = page.pieces(2)[0]["take"]
-    assert page.of("begin")[0]["rolling"] and page.of("begin")[0]["frames"] == request.longest(page.session.settings)
+    assert page.of("begin")[0]["rolling"] and page.of("begin")[0]["frames"] == page.session.settings.longest_shot
     assert page.act("shoot", story="", caption=LINES[1], seen=[take, 7]) == {"cut": True}
     page.idle()
     assert [card["frames"] for card in page.chosen] == [7, 13]
@@ -705,7 +705,7 @@ def test_only_known_actions_are_done(sessions, page):
 
 @pytest.mark.parametrize("do", sorted(ACTIONS))
 def test_no_action_falls_over_bad_values(page, do):
-    for bad in (None, -1, 10**30, "1", 1.5, [1], True, {"a": 1}):
+    for bad in (None, -1, 0.0, 10**30, "1", 1.5, [1], True, {"a": 1}):
         names = (
             "number",
             "text",

@@ -110,7 +110,7 @@ def model(sessions: Sessions) -> dict[str, Any]:
         "width": settings.width,
         "fps": settings.fps,
         "usual": settings.shot_frames,
-        "longest": request.longest(settings),
+        "longest": settings.longest_shot,
         "chunk": settings.chunk,
         "budget": settings.budget,
         "policy": settings.policy,

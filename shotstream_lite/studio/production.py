@@ -199,7 +199,7 @@ class Production:
         shot = take.shot
         frames = shot.frames
         if take.rolling:  # what waits already ends it anyway
-            frames = self.settings.shot_frames if self._queue else request.longest(self.settings)
+            frames = self.settings.shot_frames if self._queue else self.settings.longest_shot
         seed = self._new_seed() if shot.seed is None else shot.seed
         session = StorySession(self.pipeline, version.caption, 0, version.settings, self._reel)
         session.directed = True

@@ -41,11 +41,6 @@ def lessons(pipeline: ShotStreamPipeline) -> dict[str, str]:
     }
 
 
-def longest(settings: StreamSettings) -> int:
-    """Pixel frames of the longest shot the model was trained on: none is longer here."""
-    return settings.longest_shot
-
-
 def frames_of(seconds: Any, settings: StreamSettings) -> int | None:
     """The length nearest to so many seconds, in pixel frames (4k+1); None, until it is cut, stays None."""
     if seconds is None:
@@ -59,7 +54,7 @@ def frames_of(seconds: Any, settings: StreamSettings) -> int | None:
 
 def check_length(frames: int | None, settings: StreamSettings, name: str) -> None:
     """Raises StoryError for a shot longer than the model was trained on."""
-    most = longest(settings)
+    most = settings.longest_shot
     if frames is not None and frames > most:
         seconds = f"{most / settings.fps:.1f} seconds"
         raise StoryError(f"{name} is {frames}, this model was trained on {most} at most ({seconds}): make more shots")

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from shotstream_lite.errors import StoryError
-from shotstream_lite.story import Shot, check_caption
+from shotstream_lite.story import Shot, check_caption, is_whole
 from shotstream_lite.studio import messages, pictures, request, timeline
 from shotstream_lite.studio.production import Production
 from shotstream_lite.studio.timeline import Project, Take, Version
@@ -208,7 +208,7 @@ class Session(Production):
     def show_version(self, number: Any) -> None:
         """Goes on with one of the versions (from 0)."""
         with self._lock:
-            if number not in range(len(self.project.versions)):
+            if not is_whole(number) or not 0 <= number < len(self.project.versions):
                 raise StoryError("there is no such version")
             self.project = replace(self.project, current=number)
             self.tell_story()
