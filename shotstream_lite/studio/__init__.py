@@ -1,6 +1,5 @@
 """The studio: a page on which a film is directed while it plays. `launch("toybox")` opens it."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +82,7 @@ def launch(
         StoryError: an option that is no good, a port that is taken, a story that cannot be told.
         CheckpointError: as `ShotStreamPipeline.from_pretrained`, and for weights that do not stream.
     """
-    host = host[1:-1] if re.fullmatch(r"\[.*\]", host) else host  # [::1], as in an address
+    host = host.strip("[]")  # of an IPv6 address
     listen(host, port).close()  # what cannot be opened is said before the model is loaded
     own = ["*"] if share else [] if is_address(host) else [host]
     app = build(preset, weights, hosts=(*hosts, *own), auth=auth, stories=stories)

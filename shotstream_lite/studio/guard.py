@@ -22,6 +22,10 @@ SERVED = re.compile(
 )
 
 
+class TooLong(StoryError):
+    """A request of more bytes than are taken."""
+
+
 def listen(host: str, port: int | None) -> socket.socket:
     """An open port. Raises StoryError."""
     if port is not None and not 1 <= port <= 65535:
@@ -101,6 +105,25 @@ def guarded(
         return await app(scope, receive, send)
 
     return guard
+
+
+def limited(app: Any) -> Callable[..., Awaitable[None]]:
+    """Refuses requests of more bytes: reading them raises TooLong."""
+
+    async def answer(scope: dict, receive: Callable, send: Callable) -> None:
+        size = 0
+
+        async def counted() -> dict:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:
+                raise TooLong(f"a request has at most {MAX_BODY} bytes")
+            return message
+
+        await app(scope, counted if scope["type"] == "http" else receive, send)
+
+    return answer
 
 
 def host_name(host: str) -> str:

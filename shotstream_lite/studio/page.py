@@ -12,7 +12,7 @@ from typing import Any
 
 from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.studio import messages, request
-from shotstream_lite.studio.guard import MAX_BODY
+from shotstream_lite.studio.guard import TooLong, limited
 from shotstream_lite.studio.session import Session
 from shotstream_lite.studio.sessions import Sessions
 
@@ -25,33 +25,12 @@ HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 
-ACTIONS: dict[str, Callable[..., Any]] = {
-    "shoot": Session.shoot,
-    "storyboard": Session.storyboard,
-    "turn": Session.turn,
-    "retake": Session.retake,
-    "without": Session.without,
-    "compare": Session.compare,
-    "remake": Session.remake,
-    "choose": Session.choose,
-    "remove": Session.remove,
-    "move": Session.move,
-    "remember": Session.remember,
-    "forget": Session.forget,
-    "undo": Session.undo,
-    "branch": Session.branch,
-    "version": Session.show_version,
-    "close version": Session.close_version,
-    "new": Session.restart,
-    "load": Session.load,
-    "cut": Session.cut,
-    "stop": Session.stop,
-    "go on": Session.go_on,
-    "unqueue": Session.unqueue,
-    "more": Session.more,
-    "save": Session.save,
-}
-"""What a page may ask for. A message holds the arguments by name, but for these, which are read from what is typed."""
+ACTIONS = (
+    *("shoot", "storyboard", "turn", "retake", "without", "compare", "remake", "choose", "remove", "move", "unqueue"),
+    *("remember", "forget", "undo", "branch", "version", "close version", "new", "load"),
+    *("cut", "stop", "go on", "more", "save"),
+)
+"""What a page may ask for: methods of a session. A message holds their arguments by name, but for these."""
 READ: dict[str, Callable[[Session, dict], Any]] = {
     "frames": lambda session, message: request.frames_of(message.get("seconds"), session.settings),
     "seed": lambda session, message: request.seed_of(message.get("seed")),
@@ -64,10 +43,9 @@ ANSWERS = {"shoot": "cut", "turn": "from", "save": "text"}
 
 def _done(session: Session, message: dict) -> dict[str, Any]:
     """The answer to an action that is one of these."""
-    action = ACTIONS[message["do"]]
-    names = [name for name in inspect.signature(action).parameters if name != "self"]
-    read = {name: READ[name](session, message) if name in READ else message.get(name) for name in names}
-    answer = action(session, **read)
+    action = getattr(session, message["do"].replace(" ", "_"))
+    names = inspect.signature(action).parameters
+    answer = action(**{name: READ[name](session, message) if name in READ else message.get(name) for name in names})
     return {ANSWERS[message["do"]]: answer} if message["do"] in ANSWERS else {}
 
 
@@ -146,14 +124,9 @@ def application(sessions: Sessions) -> Any:
 
     def api(name: str, work: Callable[[dict], Awaitable[Response]]) -> Route:
         async def answer(asked: Request) -> Response:
-            size, body = 0, []
-            async for part in asked.stream():
-                size += len(part)
-                if size > MAX_BODY:
-                    return JSONResponse({"error": f"a request has at most {MAX_BODY} bytes"}, 413)
-                body.append(part)
+            body = await asked.body()
             try:
-                message = json.loads(b"".join(body) or b"{}")
+                message = json.loads(body or b"{}")
             except (ValueError, RecursionError):
                 message = None
             if not isinstance(message, dict):
@@ -196,14 +169,12 @@ def application(sessions: Sessions) -> Any:
     def fetch(work: Callable[[Session, dict], Response]) -> Callable[[dict], Awaitable[Response]]:
         async def answer(message: dict) -> Response:
             session = sessions.of(message.get("token"))
-            if session is None:
-                return JSONResponse(gone, 410)
-            try:
-                return await run_in_threadpool(work, session, message)
-            except ShotStreamError as error:
-                return JSONResponse({"error": str(error)}, 400)
+            return JSONResponse(gone, 410) if session is None else await run_in_threadpool(work, session, message)
 
         return answer
+
+    def refused(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooLong) else 400)
 
     async def tell_model(_: Request) -> Response:
         return JSONResponse(await run_in_threadpool(model, sessions))
@@ -217,7 +188,9 @@ def application(sessions: Sessions) -> Any:
         api("frames", fetch(lambda session, message: JSONResponse(session.frames(message.get("take"))))),
         api("film", fetch(lambda session, m: Response(session.film(m.get("number")), media_type="video/mp4"))),
     ]
-    return Starlette(routes=routes, lifespan=sessions.sweeping, middleware=[Middleware(_careful)])
+    middleware = [Middleware(_careful), Middleware(limited)]
+    errors = {ShotStreamError: refused}
+    return Starlette(routes=routes, lifespan=sessions.sweeping, middleware=middleware, exception_handlers=errors)
 
 
 def _careful(app: Any) -> Callable[..., Awaitable[None]]:

@@ -16,7 +16,7 @@ from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.film import FilmStream
 from shotstream_lite.story import check_frames
 from shotstream_lite.studio import request
-from shotstream_lite.studio.guard import MAX_BODY, guarded, is_address, listen, name_and_password
+from shotstream_lite.studio.guard import guarded, is_address, limited, listen, name_and_password
 from shotstream_lite.studio.messages import HOLD
 from shotstream_lite.studio.pictures import jpeg
 from shotstream_lite.studio.session import Session
@@ -176,25 +176,6 @@ def said(message: dict[str, Any], mp4: FilmStream | None) -> list[dict[str, Any]
     if message["kind"] == "cards":
         return [{"done": card["id"], "frames": card["frames"], "seed": int(card["seed"])} for card in message["cards"]]
     return [{"notice": message["text"], "tone": message["tone"]}] if message["kind"] == "notice" else []
-
-
-def limited(app: Any, most: int = MAX_BODY) -> Callable[..., Awaitable[None]]:
-    """Refuses requests of more bytes than the studio takes."""
-
-    async def answer(scope: dict, receive: Callable, send: Callable) -> None:
-        size = 0
-
-        async def counted() -> dict:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > most:
-                raise StoryError(f"a request has at most {most} bytes")
-            return message
-
-        await app(scope, counted if scope["type"] == "http" else receive, send)
-
-    return answer
 
 
 def protected(sessions: Sessions, hosts: Sequence[str] = (), auth: str | None = None) -> Callable[..., Awaitable[None]]:

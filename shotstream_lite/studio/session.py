@@ -205,7 +205,7 @@ class Session(Production):
             copy = replace(version, name="B" if version.name == "A" else "A", strips=made)
             self._remember("the second version", Project((*self.project.versions, copy), 1))
 
-    def show_version(self, number: Any) -> None:
+    def version(self, number: Any) -> None:
         """Goes on with one of the versions (from 0)."""
         with self._lock:
             if not is_whole(number) or not 0 <= number < len(self.project.versions):
@@ -221,7 +221,7 @@ class Session(Production):
             rest = tuple(v for v in self.project.versions if v is not self.project.version)
             self._remember(f"closing version {self.project.version.name}", Project(rest))
 
-    def restart(self) -> None:
+    def new(self) -> None:
         """A new story."""
         with self._lock:
             self._remember("a new story", Project())
