@@ -30,6 +30,7 @@ from torch import Tensor
 
 from shotstream_lite import benchmark
 from shotstream_lite.attention import BACKENDS, in_halves, merged, preferring
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
 from shotstream_lite.models import work
 from shotstream_lite.models.folder import PRESETS
@@ -205,7 +206,7 @@ def profile(m: Measurement) -> None:
         return torch.randn(shape, device=m.device, dtype=transformer.dtype)
 
     context, captions = noise((1, pipeline.codec.channels, 6, *size)), pipeline.text(["a red ball"])[None]
-    cache = begin_shot(transformer, context, [0] * 6, 1, captions, 12)
+    cache = begin_shot(transformer, Conditioning(captions, torch.tensor([0] * 6 + [1] * 12), context=context))
     chunks = rollout(transformer, cache, noise, few_step(settings.steps, settings.shift), [3] * 4)
     latents, decoder = [next(chunks) for _ in range(3)], pipeline.codec.stream()
     for part in latents:

@@ -7,9 +7,9 @@ model/dmd_frameconcat.py); then the two losses of a generated shot.
 import torch
 from torch import Tensor
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable, add_noise, to_clean, to_flow
-from shotstream_lite.rope import SHOT_PHASE
-from shotstream_lite.transformer import ShotStreamTransformer, with_context
+from shotstream_lite.transformer import ShotStreamTransformer
 
 
 def guided(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
@@ -48,43 +48,14 @@ def score_level(rows: Tensor, table: SigmaTable) -> tuple[Tensor, Tensor]:
 
 
 def score(
-    transformer: ShotStreamTransformer,
-    noisy: Tensor,
-    level: tuple[Tensor, Tensor],
-    captions: Tensor,
-    shot_ids: Tensor,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
+    transformer: ShotStreamTransformer, noisy: Tensor, level: tuple[Tensor, Tensor], cond: Conditioning
 ) -> Tensor:
     """What a bidirectional model thinks clean; all frames, the clean context too, carry the same timestep.
 
-    Shape: noisy [B, C, m + F, H, W], context first; level: timestep and sigma [B]; returns: like noisy
+    Shape: noisy [B, C, F, H, W]; level: timestep and sigma [B]; returns: like noisy
     """
-    timestep, sigma = level
-    timestep = timestep.to(noisy.device)
-    flow = transformer.joint(noisy, timestep, captions, shot_ids, caption_ids=caption_ids, phase=phase)
-    return to_clean(noisy, flow, sigma.to(noisy.device))
-
-
-def score_without_history(
-    transformer: ShotStreamTransformer,
-    noisy: Tensor,
-    level: tuple[Tensor, Tensor],
-    captions: Tensor,
-    shot_ids: Tensor,
-    caption_ids: Tensor | None,
-    remembered: int,
-    phase: float = SHOT_PHASE,
-) -> Tensor:
-    """The score of the same noisy shot without its history, told like a first one (as `drop_context` leaves it).
-
-    Its `remembered` context frames are blank and of shot 0, the shot is number 1; all read the shot's caption.
-    """
-    blank = with_context(torch.zeros_like(noisy[:, :, :remembered]), noisy[:, :, remembered:])
-    first = torch.zeros_like(shot_ids)
-    first[..., remembered:] = 1
-    reads = shot_ids if caption_ids is None else caption_ids
-    return score(transformer, blank, level, captions, first, reads[..., -1:].expand_as(reads), phase)
+    timestep, sigma = (t.to(noisy.device) for t in level)
+    return to_clean(noisy, cond.flow(transformer, noisy, timestep), sigma)
 
 
 def generator_loss(
@@ -93,64 +64,41 @@ def generator_loss(
     fake: ShotStreamTransformer,
     noise: Tensor,
     rows: Tensor,
-    captions: Tensor,
-    uncond: Tensor,
-    shot_ids: Tensor,
+    cond: Conditioning,
+    uncond: Conditioning,
     *,
-    context: Tensor | None = None,
-    caption_ids: Tensor | None = None,
     guidance: float = 3.0,
     memory_guidance: float = 0.0,
-    phase: float = SHOT_PHASE,
     table: SigmaTable,
 ) -> Tensor:
     """The distribution-matching loss of a generated shot; no gradient enters the two scores.
 
     Shape:
-        generated, noise: [B, C, F, H, W]; context: [B, C, m, H, W], the one the student had
-        rows: [B], rows of `table`
-        captions: [B, n, text_tokens, text_dim]; uncond: [B, 1, text_tokens, text_dim]
-        shot_ids, caption_ids: over [context | shot]
+        generated, noise: [B, C, F, H, W]; rows: [B], rows of `table`
+        cond: with the context the student had; uncond: `cond.unconditional()`
         guidance: of the real score, ``cond + guidance * (cond - uncond)``
         memory_guidance: the same away from a score that sees no history; not in the paper, where it is 0
         returns: scalar, float64
     """
     with torch.no_grad():
         level = score_level(rows, table)
-        noisy = with_context(context, add_noise(generated, noise, level[1].to(generated.device)))
-        fake_x0 = score(fake, noisy, level, captions, shot_ids, caption_ids, phase)
-        cond = score(real, noisy, level, captions, shot_ids, caption_ids, phase)
-        real_x0 = guided(cond, score(real, noisy, level, uncond, shot_ids, phase=phase), guidance)
-        if memory_guidance and context is not None:
-            forgetful = score_without_history(
-                real, noisy, level, captions, shot_ids, caption_ids, context.shape[2], phase
-            )
-            real_x0 = real_x0 + memory_guidance * (cond - forgetful)
-        shot = slice(-generated.shape[2], None)
-        grad = dmd_gradient(fake_x0[:, :, shot], real_x0[:, :, shot], generated)
+        noisy = add_noise(generated, noise, level[1].to(generated.device))
+        fake_x0, cond_x0 = score(fake, noisy, level, cond), score(real, noisy, level, cond)
+        real_x0 = guided(cond_x0, score(real, noisy, level, uncond), guidance)
+        if memory_guidance and cond.remembered:
+            real_x0 = real_x0 + memory_guidance * (cond_x0 - score(real, noisy, level, cond.without_history()))
+        grad = dmd_gradient(fake_x0, real_x0, generated)
     return dmd_loss(generated, grad)
 
 
 def fake_score_loss(
-    generated: Tensor,
-    fake: ShotStreamTransformer,
-    noise: Tensor,
-    rows: Tensor,
-    captions: Tensor,
-    shot_ids: Tensor,
-    *,
-    context: Tensor | None = None,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
-    table: SigmaTable,
+    generated: Tensor, fake: ShotStreamTransformer, noise: Tensor, rows: Tensor, cond: Conditioning, table: SigmaTable
 ) -> Tensor:
     """The critic's loss on a generated shot: plain flow matching, no gradient to the generator.
 
     Shape: as in `generator_loss`; returns a scalar.
     """
-    generated = generated.detach()
-    level = score_level(rows, table)
+    generated, level = generated.detach(), score_level(rows, table)
     sigma = level[1].to(generated.device)
     noisy = add_noise(generated, noise, sigma)
-    fake_x0 = score(fake, with_context(context, noisy), level, captions, shot_ids, caption_ids, phase)
-    return critic_loss(fake_x0[:, :, -generated.shape[2] :], noisy, sigma, generated, noise)
+    return critic_loss(score(fake, noisy, level, cond), noisy, sigma, generated, noise)

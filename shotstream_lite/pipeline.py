@@ -19,6 +19,7 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.codec import Codec, latent_frames, pixel_frames, to_frames, to_pixels
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.context import Context, remember
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.flow import euler_sigmas, few_step
@@ -169,8 +170,8 @@ class ShotStreamPipeline:
         again: Again | None = None,
     ) -> Iterator[Tensor]:
         """The same shot before the codec: `length` latents in chunks [1, channels, f, h, w]."""
-        context = self.context(past, settings, captions)
-        cache = self.begin(context, *self.read(captions, context, settings), length, settings)
+        cond = self.conditioning(captions, self.context(past, settings, captions), length, settings)
+        cache = begin_shot(self.transformer, cond, settings.budget)
         generator = torch.Generator().manual_seed(seed)
         chunks = rollout(
             self.transformer,
@@ -184,36 +185,13 @@ class ShotStreamPipeline:
                 after(cache)
             yield latents
 
-    def read(self, captions: Sequence[Lines], context: Context, settings: StreamSettings) -> tuple[Tensor, Tensor]:
-        """The captions that a shot reads: those of the remembered frames and, last, its own; nothing else is encoded.
-
-        Returns:
-            embeddings [1, n, text_tokens, text_dim] of the different ones, and which of them each frame of the context
-            and, last, the shot reads.
-        """
-        *_, reads, used = context.told(captions, own=settings.own_captions)
-        return self.text(used)[None], reads
-
-    def begin(
-        self,
-        context: Context,
-        embeddings: Tensor,
-        caption_ids: Tensor,
-        length: int,
-        settings: StreamSettings,
-    ) -> ShotCache:
-        """Both memories of a shot of `length` latents, the global one filled: `rollout.begin_shot`."""
-        return begin_shot(
-            self.transformer,
-            context.latents,
-            context.shot_ids,
-            context.shot_id,
-            embeddings,
-            length,
-            caption_ids=caption_ids,
-            budget=settings.budget,
-            phase=settings.phase,
-        )
+    def conditioning(
+        self, captions: Sequence[Lines], context: Context, length: int, settings: StreamSettings
+    ) -> Conditioning:
+        """What a shot of `length` latents is made from. Only captions that are read are encoded: those of the
+        remembered frames and, last, its own."""
+        latents, ids, reads, used = context.told(captions, length, settings.own_captions)
+        return Conditioning(self.text(used)[None], ids, reads, latents, settings.phase)
 
     def noise(self, generator: torch.Generator) -> Noise:
         """Drawn on the CPU, so that a seed means the same everywhere; a GPU copies it while it is still at work."""
@@ -320,22 +298,16 @@ class TeacherPipeline(ShotStreamPipeline):
         again: Again | None = None,
     ) -> Iterator[Tensor]:
         """The whole shot in one piece, [1, channels, length, h, w]; it reads its first caption, and nobody looks on."""
-        context, ids, reads, used = self.context(past, settings, captions).told(captions, length, settings.own_captions)
-        embedded = self.text(used)[None]
+        cond = self.conditioning(captions, self.context(past, settings, captions), length, settings)
         negative = settings.negative_prompt
-        generator = torch.Generator().manual_seed(seed)
-        batch, channels, _, height, width = context.shape
+        batch, channels, _, height, width = cond.context.shape
         yield sample_joint(
             self.transformer,
-            self.noise(generator)((batch, channels, length, height, width)),
-            embedded,
+            self.noise(torch.Generator().manual_seed(seed))((batch, channels, length, height, width)),
+            cond,
             euler_sigmas(self.sampling_steps, settings.shift),
-            shot_ids=ids,
-            context=context,
-            uncond=self.text([negative])[None] if negative else torch.zeros_like(embedded[:, :1]),
+            uncond=cond.unconditional(self.text([negative])[None] if negative else None),
             guidance=settings.guidance,
-            caption_ids=reads,
-            phase=settings.phase,
         )
 
 

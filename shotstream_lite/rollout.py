@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.cache import CaptionKeys, ShotCache
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, add_noise, to_clean
-from shotstream_lite.rope import SHOT_PHASE, rope_table
-from shotstream_lite.transformer import ShotStreamTransformer, with_context
+from shotstream_lite.rope import rope_table
+from shotstream_lite.transformer import ShotStreamTransformer
 
 CONTEXT_BUDGET = 6
 """Context frames of the released model; positions 0 to 5 are theirs, a shot starts at 6 (paper sec. 5.1)."""
@@ -22,61 +23,31 @@ CONTEXT_BUDGET = 6
 Noise = Callable[[tuple[int, ...]], Tensor]
 
 
-def begin_shot(
-    transformer: ShotStreamTransformer,
-    context: Tensor,
-    context_ids: Tensor | Sequence[int],
-    shot_id: Tensor | int,
-    captions: Tensor,
-    shot_frames: int,
-    *,
-    caption_ids: Tensor | Sequence[int] | None = None,
-    budget: int = CONTEXT_BUDGET,
-    phase: float = SHOT_PHASE,
-) -> ShotCache:
+def begin_shot(transformer: ShotStreamTransformer, cond: Conditioning, budget: int = CONTEXT_BUDGET) -> ShotCache:
     """The memories of a new shot: the global one filled by one context pass, the local one empty.
 
     For the first shot of a story the released code gives `budget` zero latents of id 0 as context, and the
     shot id 1. Without context frames this is plain self-forcing; the shot still starts at position `budget`.
     With gradient enabled the caption keys carry it; the context pass never does.
 
-    Shape:
-        context: [B, C, m, H, W], each frame encoded alone, oldest first; m from 0 to budget
-        context_ids: [m] or [B, m], the shot of each context frame; shot_id: [] or [B], the new shot
-        captions: [B, n, text_tokens, text_dim]
-        caption_ids: [m + 1] or [B, m + 1], the caption each context frame and, last, the new shot reads;
-            None: those of the shot ids, or the only caption there is
+    Args:
+        cond: with shot ids, and with a context of 0 to `budget` frames; the shot reads its last frame's caption.
 
     Raises ValueError if there are more context frames than `budget`.
     """
-    batch, _, frames, height, width = context.shape
-    if frames > budget:
-        raise ValueError(f"{frames} context frames do not fit a budget of {budget}")
-    ids = as_ids(context_ids).expand(batch, frames)
-    shot_id = as_ids(shot_id).to(ids.device).view(-1, 1).expand(batch, 1)
-    positions = torch.cat((torch.arange(frames, device="cpu"), budget + torch.arange(shot_frames, device="cpu")))
-    table = rope_table(
-        positions,
-        torch.cat((ids, shot_id.expand(batch, shot_frames)), dim=1),
-        *transformer.token_grid(height, width),
-        transformer.config.attention_head_dim,
-        phase,
-        context.device,
-    )
-    keys = transformer.caption_keys(captions)
-    if caption_ids is None:
-        caption_ids = torch.cat((ids, shot_id), dim=1) if len(keys) > 1 else [0] * (1 + frames)
-    caption_ids = as_ids(caption_ids).to(context.device).expand(batch, 1 + frames)
-    cache = empty_cache(transformer, context, shot_frames, table, keys.only(caption_ids[:, -1]))
-    if frames:
-        remembered = caption_ids[:, :-1] if len(keys) > 1 else None
-        transformer.context(replace(cache, only_writes=True), context, keys, remembered)
+    batch, _, remembered, height, width = cond.context.shape
+    if remembered > budget:
+        raise ValueError(f"{remembered} context frames do not fit a budget of {budget}")
+    positions = torch.cat((torch.arange(remembered, device="cpu"), budget + torch.arange(cond.frames, device="cpu")))
+    grid, head_dim = transformer.token_grid(height, width), transformer.config.attention_head_dim
+    table = rope_table(positions, cond.shot_ids, *grid, head_dim, cond.phase, cond.context.device)
+    keys = transformer.caption_keys(cond.captions)
+    reads = torch.atleast_2d(cond.reads).to(cond.context.device, torch.long).expand(batch, len(positions))
+    cache = empty_cache(transformer, cond.context, cond.frames, table, keys.only(reads[:, -1]))
+    if remembered:
+        theirs = reads[:, :remembered] if len(keys) > 1 else None
+        transformer.context(replace(cache, only_writes=True), cond.context, keys, theirs)
     return cache
-
-
-def as_ids(numbers: Tensor | Sequence[int] | int) -> Tensor:
-    """Whole numbers as a tensor, which stays where it is; others are on the CPU, whatever torch's default device."""
-    return numbers.long() if isinstance(numbers, Tensor) else torch.tensor(numbers, dtype=torch.long, device="cpu")
 
 
 def empty_cache(
@@ -192,15 +163,11 @@ def clean_pass(
 def joint_states(
     transformer: ShotStreamTransformer,
     noise: Tensor,
-    captions: Tensor,
+    cond: Conditioning,
     sigmas: Tensor,
     *,
-    shot_ids: Tensor | None = None,
-    context: Tensor | None = None,
-    uncond: Tensor | None = None,
+    uncond: Conditioning | None = None,
     guidance: float = 6.0,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
 ) -> Iterator[Tensor]:
     """The latents before each Euler step of the bidirectional teacher, and at the end the clean ones.
 
@@ -209,28 +176,24 @@ def joint_states(
     initialisation learns from. Without context this samples a plain text-to-video model.
 
     Shape:
-        noise: [B, C, F, H, W]; context: [B, C, m, H, W] or None
-        captions: [B, n, text_tokens, text_dim]; uncond: [B, 1, text_tokens, text_dim], None: no guidance
+        noise: [B, C, F, H, W]; uncond: see `Conditioning.unconditional`, None: no guidance
         sigmas: [steps + 1], the last 0 (see `flow.euler_sigmas`)
-        shot_ids, caption_ids: over [context | target], as in `ShotStreamTransformer.joint`
         yields: steps + 1 times [B, C, F, H, W]
     """
-    cond = transformer.caption_keys(captions)
-    free = None if uncond is None else transformer.caption_keys(uncond)
+    cond, uncond = (c and replace(c, captions=transformer.caption_keys(c.captions)) for c in (cond, uncond))
     latents = noise
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         yield latents
-        seen, timestep = with_context(context, latents), sigma * TIMESTEPS
-        flow = transformer.joint(seen, timestep, cond, shot_ids, caption_ids=caption_ids, phase=phase)
-        if free is not None:
-            unguided = transformer.joint(seen, timestep, free, shot_ids, phase=phase)
+        flow = cond.flow(transformer, latents, sigma * TIMESTEPS)
+        if uncond:
+            unguided = uncond.flow(transformer, latents, sigma * TIMESTEPS)
             flow = unguided + guidance * (flow - unguided)
-        latents = latents + (following - sigma) * flow[:, :, -latents.shape[2] :].type_as(latents)
+        latents = latents + (following - sigma) * flow.type_as(latents)
     yield latents
 
 
 def sample_joint(
-    transformer: ShotStreamTransformer, noise: Tensor, captions: Tensor, sigmas: Tensor, **options
+    transformer: ShotStreamTransformer, noise: Tensor, cond: Conditioning, sigmas: Tensor, **options
 ) -> Tensor:
     """The clean latents at the end of `joint_states`, which says what the options are."""
-    return deque(joint_states(transformer, noise, captions, sigmas, **options), maxlen=1).pop()
+    return deque(joint_states(transformer, noise, cond, sigmas, **options), maxlen=1).pop()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
@@ -68,6 +69,10 @@ class Shots:
     def shot_ids(self) -> Tensor:
         """Over [context | target], [B, m + F]."""
         return torch.cat((self.context_ids, self.shot_id[:, None].expand(-1, self.target.shape[2])), dim=1)
+
+    @property
+    def cond(self) -> Conditioning:
+        return Conditioning(self.captions, self.shot_ids, context=self.context)
 
     def sample(self, index: int) -> "Shots":
         """One of the two, as a batch of one."""

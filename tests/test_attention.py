@@ -31,7 +31,7 @@ def told(model, shots) -> torch.Tensor:
     """The latents of a shot of two chunks after a context."""
     shots = shots.sample(0)
     with torch.no_grad():
-        cache = begin_shot(model, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+        cache = begin_shot(model, shots.cond)
         noise = torch.Generator().manual_seed(0)
         chunks = rollout(model, cache, lambda shape: torch.randn(shape, generator=noise), [1.0, 0.7], [3, 3])
         return torch.cat(list(chunks), dim=2)
@@ -114,7 +114,7 @@ def test_attention_takes_keys_and_values_as_they_lie_in_the_cache(shots, monkeyp
     """No copy: what the kernel gets is a slice of the cache itself."""
     model, sample, seen = build_transformer(), shots.sample(0), []
     with torch.no_grad():
-        cache = begin_shot(model, sample.context, sample.context_ids, sample.shot_id, sample.captions, 6)
+        cache = begin_shot(model, sample.cond)
         kernel = F.scaled_dot_product_attention
         watched = lambda q, k, v, **options: seen.append((k.data_ptr(), v.data_ptr())) or kernel(q, k, v, **options)  # noqa: E731
         monkeypatch.setattr(F, "scaled_dot_product_attention", watched)

@@ -10,7 +10,7 @@ from shotstream_lite.rollout import begin_shot
 @pytest.fixture
 def cache(transformer, shots):
     with torch.no_grad():
-        return begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+        return begin_shot(transformer, shots.cond)
 
 
 def test_layout(cache):

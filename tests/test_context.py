@@ -1,5 +1,7 @@
 """What a shot is told of the story: whose its frames are, which caption each reads, and how all of it is turned."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import Draws, build_transformer, close
@@ -59,29 +61,20 @@ def test_every_pass_turns_by_the_phase_it_is_told(transformer, shots, monkeypatc
     for module in (transformers, rollouts):
         turned = lambda *told, of=module.rope_table: phases.append(told[5]) or of(*told)  # noqa: E731
         monkeypatch.setattr(module, "rope_table", turned)
-    rows, noise, uncond = (
-        torch.tensor([300, 600]),
-        torch.randn_like(shots.target),
-        torch.zeros_like(shots.captions[:, :1]),
-    )
-    told = {"context": shots.context, "phase": 0.7}
-    captions, ids, target = shots.captions, shots.shot_ids, shots.target
+    rows, noise, target = torch.tensor([300, 600]), torch.randn_like(shots.target), shots.target
     path, sigmas = torch.stack((noise, target), dim=1), torch.tensor([1.0, 0.0])
-    looks = ids[:, : shots.context.shape[2] + 6], torch.zeros(2, 6, dtype=torch.long)
+    cond, level = replace(shots.cond, phase=0.7), torch.zeros(2, 6, dtype=torch.long)
+    uncond = cond.unconditional()
     of = {
         "generator": lambda: generator_loss(
-            target, transformer, fake, noise, rows, captions, uncond, ids, memory_guidance=1.0, table=table, **told
+            target, transformer, fake, noise, rows, cond, uncond, memory_guidance=1.0, table=table
         ),
-        "critic": lambda: fake_score_loss(target, fake, noise, rows, captions, ids, table=table, **told),
-        "teacher": lambda: teacher_loss(transformer, target, noise, rows, captions, ids, table=table, **told),
-        "looks": lambda: looks_loss(transformer, target, noise, looks[1], captions, looks[0], table=table, **told),
-        "causal init": lambda: causal_init_loss(
-            transformer, path, torch.zeros(2, 6, dtype=torch.long), sigmas, captions, ids, table=table, **told
-        ),
-        "sampling": lambda: sample_joint(transformer, noise, captions, sigmas, shot_ids=ids, uncond=uncond, **told),
-        "rollout": lambda: begin_shot(
-            transformer, shots.context, shots.context_ids, shots.shot_id, captions, 6, phase=0.7
-        ),
+        "critic": lambda: fake_score_loss(target, fake, noise, rows, cond, table),
+        "teacher": lambda: teacher_loss(transformer, target, noise, rows, cond, table),
+        "looks": lambda: looks_loss(transformer, target, noise, level, cond, table),
+        "causal init": lambda: causal_init_loss(transformer, path, level, sigmas, cond, table),
+        "sampling": lambda: sample_joint(transformer, noise, cond, sigmas, uncond=uncond),
+        "rollout": lambda: begin_shot(transformer, cond),
     }
     for name, passes in of.items():
         phases.clear()
@@ -94,7 +87,7 @@ def test_every_pass_turns_by_the_phase_it_is_told(transformer, shots, monkeypatc
 def test_a_chunk_made_anew_leaves_no_trace(transformer, shots):
     """The rollout is asked for its latest chunk once more (a negative size): nothing was written of the first one."""
     sigmas, noises = few_step(), Draws(0, 1)
-    begin = lambda: begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)  # noqa: E731
+    begin = lambda: begin_shot(transformer, shots.cond)  # noqa: E731
     told = list(rollout(transformer, begin(), Draws(0, 1), sigmas, [3, 3]))
 
     def sizes():

@@ -3,6 +3,7 @@
 import torch
 from conftest import Draws, build_transformer, close
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.dmd import (
     critic_loss,
     dmd_gradient,
@@ -12,13 +13,11 @@ from shotstream_lite.dmd import (
     guided,
     score,
     score_level,
-    score_without_history,
 )
 from shotstream_lite.flow import SigmaTable, add_noise, few_step
 from shotstream_lite.rollout import begin_shot
 from shotstream_lite.training.intra_shot import self_forcing
 from shotstream_lite.training.teacher import teacher_loss
-from shotstream_lite.transformer import with_context
 
 
 def draw(count):
@@ -56,18 +55,15 @@ def test_a_perfect_critic_has_no_loss():
 def test_losses_of_a_batch_are_means_of_single_ones(transformer, shots):
     """Every sample has its own shots, captions, noise level and history."""
     fake, table = build_transformer(seed=1), SigmaTable()
-    noise, uncond = torch.randn_like(shots.target), torch.zeros_like(shots.captions[:, :1])
-    rows = torch.tensor([200, 900])
+    noise, rows = torch.randn_like(shots.target), torch.tensor([200, 900])
 
     def losses(batch, index):
-        common = {"context": batch.context, "table": table}
-        n, r, u = noise[index], rows[index], uncond[index]
-        captions, ids = batch.captions, batch.shot_ids
+        given = noise[index], rows[index], batch.cond
         return torch.stack(
             (
-                teacher_loss(transformer, batch.target, n, r, captions, ids, **common).double(),
-                generator_loss(batch.target, transformer, fake, n, r, captions, u, ids, **common),
-                fake_score_loss(batch.target, fake, n, r, captions, ids, **common).double(),
+                teacher_loss(transformer, batch.target, *given, table).double(),
+                generator_loss(batch.target, transformer, fake, *given, batch.cond.unconditional(), table=table),
+                fake_score_loss(batch.target, fake, *given, table).double(),
             )
         )
 
@@ -78,42 +74,37 @@ def test_losses_of_a_batch_are_means_of_single_ones(transformer, shots):
 def test_memory_guidance_leads_away_from_a_first_shot(transformer, shots):
     """The shot is scored without history as training draws a first shot; what history adds is what is exaggerated."""
     fake, table = build_transformer(seed=1), SigmaTable()
-    remembered, noise, rows = shots.context.shape[2], torch.randn_like(shots.target), torch.tensor([300, 600])
+    noise, rows, cond = torch.randn_like(shots.target), torch.tensor([300, 600]), shots.cond
     level = score_level(rows, table)
-    noisy = with_context(shots.context, add_noise(shots.target, noise, level[1]))
-    told = torch.arange(2), shots.shot_id
-    first = torch.tensor([0] * remembered + [1] * shots.target.shape[2])
-    blank = torch.cat((torch.zeros_like(shots.context), noisy[:, :, remembered:]), dim=2)
-    alone = score(transformer, blank, level, shots.captions[told][:, None], first, torch.zeros_like(first))
-    close(score_without_history(transformer, noisy, level, shots.captions, shots.shot_ids, None, remembered), alone)
+    noisy = add_noise(shots.target, noise, level[1])
+    own = shots.captions[torch.arange(2), shots.shot_id][:, None]
+    first = torch.tensor([0] * cond.remembered + [1] * cond.frames)
+    blank = Conditioning(own, first, torch.zeros_like(first), torch.zeros_like(shots.context))
+    alone = score(transformer, noisy, level, blank)
+    close(score(transformer, noisy, level, cond.without_history()), alone)
 
     def gradient(strength):
         generated = shots.target.clone().requires_grad_()
-        given = {"context": shots.context, "guidance": 0.0, "memory_guidance": strength, "table": table}
-        uncond = torch.zeros_like(shots.captions[:, :1])
-        given |= {"uncond": uncond, "captions": shots.captions, "shot_ids": shots.shot_ids}
-        generator_loss(generated, transformer, fake, noise, rows, **given).backward()
+        given = {"guidance": 0.0, "memory_guidance": strength, "table": table}
+        generator_loss(generated, transformer, fake, noise, rows, cond, cond.unconditional(), **given).backward()
         return generated.grad * generated.numel()
 
     with torch.no_grad():
-        plain = score(transformer, noisy, level, shots.captions, shots.shot_ids)
-        real = (plain + 2.0 * (plain - alone))[:, :, remembered:]
-        seen = score(fake, noisy, level, shots.captions, shots.shot_ids)[:, :, remembered:]
-    close(gradient(2.0), dmd_gradient(seen, real, shots.target))
+        plain, seen = score(transformer, noisy, level, cond), score(fake, noisy, level, cond)
+    close(gradient(2.0), dmd_gradient(seen, plain + 2.0 * (plain - alone), shots.target))
     assert not torch.allclose(gradient(2.0), gradient(0.0))
 
 
 def test_gradients_go_where_they_belong(transformer, shots):
     real, fake, table = build_transformer(seed=1), build_transformer(seed=2), SigmaTable()
     rows, noise = torch.tensor([300, 600]), torch.randn_like(shots.target)
-    cache = begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+    cache = begin_shot(transformer, shots.cond)
     generated = self_forcing(transformer, cache, Draws(0, 1), few_step(), [3, 3], 2, table)
-    scored = {"context": shots.context, "table": table}
-    captions, ids = shots.captions, shots.shot_ids
-    generator_loss(generated, real, fake, noise, rows, captions, captions[:, :1], ids, **scored).backward()
+    cond, uncond = shots.cond, shots.cond.unconditional()
+    generator_loss(generated, real, fake, noise, rows, cond, uncond, table=table).backward()
     assert all(p.grad is not None for p in transformer.parameters())
     assert all(p.grad is None for model in (real, fake) for p in model.parameters())
     transformer.zero_grad()
-    fake_score_loss(generated, fake, noise, rows, captions, ids, **scored).backward()
+    fake_score_loss(generated, fake, noise, rows, cond, table).backward()
     assert all(p.grad is not None for p in fake.parameters())
     assert all(p.grad is None for p in transformer.parameters())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import parity
 import pytest
@@ -72,11 +73,9 @@ def phase_as_position_shift(monkeypatch):
 def target_restarting_at_zero(monkeypatch):
     begin_shot = rollout.begin_shot
 
-    def restarted(model, context, *arguments, **options):
-        cache = begin_shot(model, context, *arguments, **options)
-        rows, columns = model.token_grid(*context.shape[3:])
-        ids = torch.as_tensor(arguments[1]).expand(cache.shot_frames)
-        size = (rows, columns, model.config.attention_head_dim)
+    def restarted(model, cond, budget):
+        cache, ids = begin_shot(model, cond, budget), cond.shot_ids[cond.remembered :]
+        size = *model.token_grid(*cond.context.shape[3:]), model.config.attention_head_dim
         cache.table[:, cache.tokens(0, cache.shot_frames)] = rope_table(torch.arange(len(ids)), ids, *size)
         return cache
 
@@ -92,10 +91,9 @@ def wrong_caption(monkeypatch):
             self, latents, timestep, captions, *a, **{**o, "caption_ids": torch.tensor([[0]])}
         ),
     )
+    first = torch.tensor([[0]])
     monkeypatch.setattr(
-        rollout,
-        "begin_shot",
-        lambda model, context, *a, **o: begin_shot(model, context, *a, **o, caption_ids=[0] * (1 + context.shape[2])),
+        rollout, "begin_shot", lambda model, cond, budget: begin_shot(model, replace(cond, caption_ids=first), budget)
     )
 
 

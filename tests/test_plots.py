@@ -30,7 +30,7 @@ def film():
 def cache(transformer, shots):
     one = shots.sample(0)
     with torch.no_grad():
-        return begin_shot(transformer, one.context, one.context_ids, one.shot_id, one.captions, 6)
+        return begin_shot(transformer, one.cond)
 
 
 def boxes(axis, colour=None):

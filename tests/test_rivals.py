@@ -8,6 +8,7 @@ import torch
 from conftest import Draws, build_transformer, close
 
 from shotstream_lite import transformer as model_file
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import add_noise, euler_sigmas, few_step, to_clean
 from shotstream_lite.rivals import streams
@@ -67,7 +68,7 @@ def differ(a, b):
 @torch.no_grad()
 def test_a_film_of_one_shot_is_the_method_without_context(transformer, shots):
     shots = shots.without_context()
-    cache = begin_shot(transformer, shots.context, shots.context_ids, torch.zeros(2), captions(transformer, 1), 9)
+    cache = begin_shot(transformer, Conditioning(captions(transformer, 1), torch.zeros(9), context=shots.context))
     known = torch.cat(list(rollout(transformer, cache, Draws(0, 1), SIGMAS, [3, 3, 3])), dim=2)
     close(tell(transformer, streams.SelfForcing(), (9,))[0], known)
 
@@ -280,13 +281,13 @@ def test_10_a_pyramid_is_joint_at_one_end_and_chunk_after_chunk_at_the_other(tra
     noise, texts, _ = shot_batch(transformer)
     ids, sigmas = torch.zeros(9).long(), euler_sigmas(4, 3.0)
     model = DiffusionForcing.of(transformer)
-    options = {"uncond": torch.zeros_like(texts[:, :1]), "guidance": 2.0}
+    options, cond = {"uncond": torch.zeros_like(texts[:, :1]), "guidance": 2.0}, Conditioning(texts, ids)
 
     def sampled(lag, **more):
         lags = [lag * (f // 3) for f in range(9)]
         return list(sample_film(model, noise, texts, sigmas, ids, pyramid(4, lags), **options, **more))[-1]
 
-    joint = sample_joint(model, noise, texts, sigmas, shot_ids=ids, **options)
+    joint = sample_joint(model, noise, cond, sigmas, uncond=cond.unconditional(), guidance=2.0)
     close(sampled(0), joint)
     for history in (0.1, 0.0):
         done = noise[:, :, :0]  # chunk after chunk by hand, all finished before the next begins
@@ -406,6 +407,7 @@ def test_what_is_counted_is_what_attention_computes(transformer, monkeypatch):
     latents, texts, ids = shot_batch(transformer)
     HoloCine.of(transformer).joint(latents, 700.0, texts, ids)
     assert pairs() == 3 * joint_pairs(HoloCine, 3, frames=3)
-    cache = begin_shot(transformer, latents[:, :, :6], [0] * 6, 1, texts[:, :2], 9)
+    ids = torch.tensor([0] * 6 + [1] * 9)
+    cache = begin_shot(transformer, Conditioning(texts[:, :2], ids, context=latents[:, :, :6]))
     list(rollout(transformer, cache, Draws(0, 1), SIGMAS, [3, 3, 3]))
     assert pairs() + 3 * 15 == own_pairs() == 576  # the last chunk's clean pass is never asked for

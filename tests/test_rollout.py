@@ -1,9 +1,12 @@
 """The rollout against a slow one without any cache, and what its consumer may rely on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import Draws, close
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable, add_noise, euler_sigmas, few_step, to_clean
 from shotstream_lite.rollout import begin_shot, joint_states, rollout, sample_joint
 from shotstream_lite.transformer import causal_mask, with_context
@@ -11,12 +14,10 @@ from shotstream_lite.transformer import causal_mask, with_context
 SIGMAS = few_step()
 
 
-def begin(transformer, shots, **options):
-    return begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6, **options)
-
-
 def unroll(transformer, shots, noise, chunks=(3, 3), sigmas=SIGMAS, **options):
-    return torch.cat(list(rollout(transformer, begin(transformer, shots), noise, sigmas, chunks, **options)), 2)
+    return torch.cat(
+        list(rollout(transformer, begin_shot(transformer, shots.cond), noise, sigmas, chunks, **options)), 2
+    )
 
 
 def slow_rollout(transformer, shots, noise, chunk, sigmas, caption_ids=None):
@@ -59,7 +60,7 @@ def test_caches_change_nothing(transformer, shots, raw, chunk, history):
 
 @torch.no_grad()
 def test_a_caption_may_change_within_a_shot(transformer, shots):
-    cache = begin(transformer, shots)
+    cache = begin_shot(transformer, shots.cond)
     ids = torch.cat((shots.shot_ids[:, :9], torch.zeros(2, 3, dtype=torch.long)), dim=1)
     parts = []
     for part in rollout(transformer, cache, Draws(0, 1), SIGMAS, [3, 3]):
@@ -71,11 +72,13 @@ def test_a_caption_may_change_within_a_shot(transformer, shots):
 @torch.no_grad()
 def test_captions_may_be_assigned_by_hand(transformer, shots):
     some = shots.captions[:, [3, 1]]
-    ids = torch.tensor([[0, 0, 1, 1, 0, 0, 1], [1, 1, 1, 1, 1, 1, 0]])
-    cache = begin(transformer, type(shots)(**{**vars(shots), "captions": some}), caption_ids=ids)
-    copies = shots.captions[:, [3, 1]][torch.arange(2)[:, None], ids]
-    own = begin(transformer, type(shots)(**{**vars(shots), "captions": copies}), caption_ids=list(range(7)))
-    first = [next(rollout(transformer, c, Draws(0, 1), SIGMAS, [3])) for c in (cache, own)]
+    ids = torch.tensor([[0, 0, 1, 1, 0, 0] + [1] * 6, [1, 1, 1, 1, 1, 1] + [0] * 6])
+    copies = some[torch.arange(2)[:, None], ids]
+    told = (
+        replace(shots.cond, captions=c, caption_ids=reads) for c, reads in ((some, ids), (copies, torch.arange(12)))
+    )
+    caches = [begin_shot(transformer, cond) for cond in told]
+    first = [next(rollout(transformer, cache, Draws(0, 1), SIGMAS, [3])) for cache in caches]
     close(*first, 1e-6)
 
 
@@ -101,7 +104,7 @@ def watch(transformer, monkeypatch):
 @torch.no_grad()
 def test_the_clean_pass_waits_for_the_next_chunk_and_never_follows_the_last(transformer, shots, monkeypatch):
     passes = watch(transformer, monkeypatch)
-    chunks = rollout(transformer, begin(transformer, shots), Draws(0, 1), SIGMAS, [2, 2, 2])
+    chunks = rollout(transformer, begin_shot(transformer, shots.cond), Draws(0, 1), SIGMAS, [2, 2, 2])
     steps = [1000, 958, 889, 738]
     next(chunks)
     assert passes == [(t, 0) for t in steps]
@@ -115,7 +118,7 @@ def test_the_clean_pass_waits_for_the_next_chunk_and_never_follows_the_last(tran
 def test_chunks_may_be_decided_on_the_way(transformer, shots):
     lengths = [3, 3]
     parts = []
-    for part in rollout(transformer, begin(transformer, shots), Draws(0, 1), SIGMAS, iter(lengths.pop, None)):
+    for part in rollout(transformer, begin_shot(transformer, shots.cond), Draws(0, 1), SIGMAS, iter(lengths.pop, None)):
         parts.append(part)
         if len(parts) == 2:
             break
@@ -153,7 +156,7 @@ def test_gradient_stays_in_the_exit_step_of_its_chunk(transformer, shots):
         return chunk(cache, latents, timestep, start)
 
     transformer.chunk = watched
-    cache = begin(transformer, shots)
+    cache = begin_shot(transformer, shots.cond)
     _, second = rollout(transformer, cache, Draws(0, 1), SIGMAS, [3, 3], exit_step=1, clean_sigma=0.01)
     assert [grad for _, grad in seen] == [False, True, False, False, True]
     assert not any(latents.requires_grad for latents, _ in seen)
@@ -166,7 +169,7 @@ def test_gradient_stays_in_the_exit_step_of_its_chunk(transformer, shots):
 
 def test_too_much_is_refused(transformer, shots):
     with pytest.raises(ValueError, match="6 context frames do not fit a budget of 4"):
-        begin(transformer, shots, budget=4)
+        begin_shot(transformer, shots.cond, budget=4)
     with pytest.raises(ValueError, match="not in a shot of 6 frames"):
         unroll(transformer, shots, Draws(0, 1), [3, 3, 3])
 
@@ -174,14 +177,13 @@ def test_too_much_is_refused(transformer, shots):
 @torch.no_grad()
 def test_joint_sampling(transformer, shots):
     sigmas = euler_sigmas(5, 3.0)
-    options = {"shot_ids": shots.shot_ids, "context": shots.context}
-    noise, captions = torch.randn_like(shots.target), shots.captions
-    states = list(joint_states(transformer, noise, captions, sigmas, **options))
+    noise, cond = torch.randn_like(shots.target), shots.cond
+    states = list(joint_states(transformer, noise, cond, sigmas))
     assert len(states) == 6 and states[0] is noise
-    clean = sample_joint(transformer, noise, captions, sigmas, **options)
+    clean = sample_joint(transformer, noise, cond, sigmas)
     assert torch.equal(clean, states[-1])
-    options["uncond"] = torch.zeros_like(captions[:, :1])
-    close(sample_joint(transformer, noise, captions, sigmas, guidance=1.0, **options), clean)
-    assert (sample_joint(transformer, noise, captions, sigmas, **options) - clean).abs().max() > 0.1
-    plain = sample_joint(transformer, noise, captions[:, :1], sigmas)
+    uncond = cond.unconditional()
+    close(sample_joint(transformer, noise, cond, sigmas, uncond=uncond, guidance=1.0), clean)
+    assert (sample_joint(transformer, noise, cond, sigmas, uncond=uncond) - clean).abs().max() > 0.1
+    plain = sample_joint(transformer, noise, Conditioning(shots.captions[:, :1]), sigmas)
     assert plain.shape == noise.shape and not torch.equal(plain, clean)

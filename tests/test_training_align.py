@@ -7,6 +7,7 @@ from conftest import build_transformer
 from test_toybox2 import random_films
 from training_run import tiny_films
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import SigmaTable
 from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION
@@ -75,25 +76,13 @@ def test_looks_that_share_a_memory_are_as_good_as_looks_with_a_memory_each():
     rows = torch.randint(1000, (2, 4))
     captions = torch.randn(2, 2, 8, transformer.config.text_dim)
     ids, reads = torch.tensor([[1, 1, 2, 3, 3, 4, 4, 4, 4]] * 2), torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1]] * 2)
-    memory = {"context": context, "table": table}
-    together = looks_loss(transformer, looks, noise, rows, captions, ids, caption_ids=reads, **memory)
-    alone = [
-        looks_loss(
-            transformer,
-            looks[:, :, [k]],
-            noise[:, :, [k]],
-            rows[:, [k]],
-            captions,
-            ids[:, :6],
-            caption_ids=reads[:, :6],
-            **memory,
-        )
-        for k in range(4)
-    ]
+    cond = Conditioning(captions, ids, reads, context)
+    together = looks_loss(transformer, looks, noise, rows, cond, table)
+    one = replace(cond, shot_ids=ids[:, :6], caption_ids=reads[:, :6])
+    parts = [(looks[:, :, [k]], noise[:, :, [k]], rows[:, [k]]) for k in range(4)]
+    alone = [looks_loss(transformer, *part, one, table) for part in parts]
     torch.testing.assert_close(together, torch.stack(alone).mean())
-    forgotten = looks_loss(
-        transformer, looks, noise, rows, captions, ids, caption_ids=reads, context=context + 1, table=table
-    )
+    forgotten = looks_loss(transformer, looks, noise, rows, replace(cond, context=context + 1), table)
     assert (forgotten - together).abs() > 1e-4
 
 

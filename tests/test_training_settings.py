@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.codec import Codec
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.dmd import fake_score_loss, generator_loss, score_level
 from shotstream_lite.flow import SigmaTable
 from shotstream_lite.footage import Reel
@@ -277,24 +278,20 @@ def test_every_loss_reads_each_frames_caption(transformer, shots):
     path = torch.stack((noise, shots.target), dim=1)
     critic = build_transformer(1)
     losses = {
-        "teacher": lambda *told, **ids: teacher_loss(transformer, shots.target, noise, rows, *told, table=table, **ids),
-        "causal init": lambda *told, **ids: causal_init_loss(
-            transformer, path, 1 - levels.long(), torch.tensor([0.9, 0.0]), *told, table=table, **ids
+        "teacher": lambda cond: teacher_loss(transformer, shots.target, noise, rows, cond, table),
+        "causal init": lambda cond: causal_init_loss(
+            transformer, path, 1 - levels.long(), torch.tensor([0.9, 0.0]), cond, table
         ),
-        "generator": lambda captions, shot_ids, **ids: generator_loss(
-            *(shots.target, transformer, critic, noise, rows, captions, torch.zeros(2, 1, 5, 10), shot_ids),
-            **ids,
-            table=table,
+        "generator": lambda cond: generator_loss(
+            shots.target, transformer, critic, noise, rows, cond, cond.unconditional(), table=table
         ),
-        "critic": lambda *told, **ids: fake_score_loss(shots.target, critic, noise, rows, *told, table=table, **ids),
-        "paths": lambda captions, shot_ids, **ids: sample_joint(
-            transformer, noise, captions, torch.tensor([1.0, 0.0]), shot_ids=shot_ids, **ids
-        ),
+        "critic": lambda cond: fake_score_loss(shots.target, critic, noise, rows, cond, table),
+        "paths": lambda cond: sample_joint(transformer, noise, cond, torch.tensor([1.0, 0.0])),
     }
     told, ids = shots.captions[:, :2], torch.tensor([0] * 6 + [1] * 6).expand(2, -1)
     for name, loss in losses.items():
         usual, turned, deaf = (
-            loss(captions, shots.shot_ids, context=shots.context, caption_ids=reads)
+            loss(dataclasses.replace(shots.cond, captions=captions, caption_ids=reads))
             for captions, reads in ((told, ids), (told.flip(1), 1 - ids), (told, torch.zeros_like(ids)))
         )
         assert torch.allclose(usual, turned, rtol=1e-4, atol=1e-5), name
@@ -324,15 +321,16 @@ def test_muon_remembers_earlier_gradients():
 
 def test_a_shot_starts_behind_the_budget_however_little_is_remembered(transformer, shots):
     """Two remembered frames of a budget of six: the same as one masked pass with the shot from position six on."""
-    context, ids = shots.context[:, :, :2], shots.context_ids[:, :2]
-    cache = begin_shot(transformer, context, ids, shots.shot_id, shots.captions, 3, budget=6)
+    context = shots.context[:, :, :2]
+    ids = torch.cat((shots.context_ids[:, :2], shots.shot_id[:, None].expand(-1, 3)), dim=1)
+    cache = begin_shot(transformer, Conditioning(shots.captions, ids, context=context), budget=6)
     with torch.no_grad():
         ours = transformer.chunk(cache, shots.target[:, :, :3], 500.0, 0)
         reference = transformer.joint(
             torch.cat((context, shots.target[:, :, :3]), dim=2),
             torch.tensor([0.0] * 2 + [500.0] * 3)[None],
             shots.captions,
-            torch.cat((ids, shots.shot_id[:, None].expand(-1, 3)), dim=1),
+            ids,
             mask=causal_mask(2, 3, 3),
             positions=torch.tensor([0, 1, 6, 7, 8]),
         )

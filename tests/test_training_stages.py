@@ -14,6 +14,7 @@ from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec, to_frames
 from shotstream_lite.commands.train import parse
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.footage import Reel
 from shotstream_lite.models.folder import load_codec, load_transformer
@@ -243,7 +244,7 @@ def test_a_learnt_cut_is_the_same_in_cached_chunks_and_in_one_masked_pass():
     context, shot = latents[:, :, :6], latents[:, :, 6:]
     timestep = torch.tensor([0.0] * 6 + [500.0] * 6).expand(2, -1)
     one_pass = model.joint(latents, timestep, captions, ids, mask=causal_mask(6, 6, 3))
-    cache = begin_shot(model, context, ids[:6], 1, captions, 6)
+    cache = begin_shot(model, Conditioning(captions, ids, context=context))
     chunks = [model.chunk(cache, shot[:, :, start : start + 3], 500.0, start) for start in (0, 3)]
     assert torch.allclose(torch.cat(chunks, dim=2), one_pass[:, :, 6:], atol=1e-4)
     assert len(list(rollout(model, cache, torch.randn, [1.0, 0.5], [3, 3]))) == 2

@@ -1,6 +1,7 @@
 """The three ways through the transformer agree with stock Wan, with each other, and from batch to batch."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_chunks_with_caches_are_one_masked_joint_pass(transformer, shots, chunk,
             mask=causal_mask(context_frames, 6, chunk),
             positions=torch.cat((torch.arange(context_frames), 6 + torch.arange(6))),
         )
-        cache = begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+        cache = begin_shot(transformer, shots.cond)
         parts = [
             transformer.chunk(cache, shots.target[:, :, start : start + chunk], levels[:, start // chunk], start)
             for start in range(0, 6, chunk)
@@ -62,7 +63,7 @@ def test_chunks_with_caches_are_one_masked_joint_pass(transformer, shots, chunk,
 
 
 def test_with_gradient_a_chunk_is_the_same(transformer, shots):
-    cache = begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+    cache = begin_shot(transformer, shots.cond)
     flow = transformer.chunk(cache, shots.target[:, :, :3], 500.0, 0)
     assert flow.requires_grad
     with torch.no_grad():
@@ -74,13 +75,13 @@ def test_a_batch_of_two_is_two_singles(transformer, shots):
     with torch.no_grad():
         seen = with_context(shots.context, shots.target)
         joint = transformer.joint(seen, timestep, shots.captions, shots.shot_ids)
-        cache = begin_shot(transformer, shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
+        cache = begin_shot(transformer, shots.cond)
         chunk = transformer.chunk(cache, shots.target, timestep, 0)
         for i in range(2):
             one = shots.sample(i)
             single = transformer.joint(seen[i : i + 1], timestep[i], one.captions, one.shot_ids)
             close(joint[i : i + 1], single)
-            cache = begin_shot(transformer, one.context, one.context_ids[0], one.shot_id[0], one.captions, 6)
+            cache = begin_shot(transformer, replace(one.cond, shot_ids=one.shot_ids[0]))
             close(chunk[i : i + 1], transformer.chunk(cache, one.target, timestep[i], 0))
 
 
@@ -133,8 +134,7 @@ def test_gradient_checkpointing_changes_nothing(shots, cached):
         if checkpointing:
             transformer.enable_gradient_checkpointing()
         if cached:
-            arguments = (shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
-            cache = begin_shot(transformer, *arguments)
+            cache = begin_shot(transformer, shots.cond)
             flow = transformer.chunk(cache, shots.target, 500.0, 0)
         else:
             flow = transformer.joint(shots.target, 500.0, shots.captions, shots.shot_ids[:, 6:])
@@ -150,10 +150,9 @@ def test_lora_learns_through_every_way(transformer, shots):
     transformer.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=targets, init_lora_weights=False))
     trained = [name for name, p in transformer.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 2 * 10 and all("lora" in name for name in trained)
-    arguments = (shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
     for way in (
         lambda: transformer.joint(shots.target, 500.0, shots.captions, shots.shot_ids[:, 6:]),
-        lambda: transformer.chunk(begin_shot(transformer, *arguments), shots.target, 500.0, 0),
+        lambda: transformer.chunk(begin_shot(transformer, shots.cond), shots.target, 500.0, 0),
     ):
         transformer.zero_grad()
         way().square().mean().backward()
@@ -168,7 +167,6 @@ def test_bfloat16(shots):
         flow = half.joint(shots.target, 500.0, shots.captions, shots.shot_ids[:, 6:])
         assert flow.dtype == torch.bfloat16
         close(flow.float(), reference, 0.05)
-        arguments = (shots.context, shots.context_ids, shots.shot_id, shots.captions, 6)
-        chunk = half.chunk(begin_shot(half, *arguments), shots.target, 500.0, 0)
+        chunk = half.chunk(begin_shot(half, shots.cond), shots.target, 500.0, 0)
         full = build_transformer()
-        close(chunk.float(), full.chunk(begin_shot(full, *arguments), shots.target, 500.0, 0), 0.05)
+        close(chunk.float(), full.chunk(begin_shot(full, shots.cond), shots.target, 500.0, 0), 0.05)

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shotstream_lite import codec
 from shotstream_lite.codec import Codec
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.convert import outline
 from shotstream_lite.models.folder import PRESETS
@@ -22,6 +23,11 @@ CONFIGS = read_configs(PRESETS["wan-1.3b"], download=False)
 
 def empty(*shape: int) -> torch.Tensor:
     return torch.empty(shape, device="meta", dtype=torch.bfloat16)
+
+
+def first_shot(model, length: int):
+    ids = torch.tensor([0] * 6 + [1] * length)
+    return begin_shot(model, Conditioning(empty(1, 1, TEXT, 4096), ids, context=empty(1, 16, 6, 60, 104)))
 
 
 def flops(work) -> float:
@@ -42,7 +48,7 @@ def test_a_chunk_computes_no_more_than_it_must():
     cache = []
 
     def begin():
-        cache.append(begin_shot(model, empty(1, 16, 6, 60, 104), [0] * 6, 1, empty(1, 1, TEXT, 4096), 21))
+        cache.append(first_shot(model, 21))
 
     caption = 2 * TEXT * WIDTH * (4096 + WIDTH + 2 * LAYERS * WIDTH)
     # Of the last block a pass that only remembers needs no more than queries (to be looked at), keys and values.
@@ -100,7 +106,7 @@ def test_chunks_and_their_decoding_bring_nothing_from_the_host():
     decoder = Codec(outline_codec(CONFIGS, torch.bfloat16)).stream()
     codec._on_device.cache_clear()
     with torch.inference_mode():
-        cache = begin_shot(model, empty(1, 16, 6, 60, 104), [0] * 6, 1, empty(1, 1, TEXT, 4096), 9)
+        cache = first_shot(model, 9)
         with FromHost() as first:
             torch.as_tensor(500.0, device="meta")
             decoder.decode(empty(1, 16, 1, 60, 104))

@@ -25,7 +25,7 @@ from shotstream_lite.footage import Reel
 from shotstream_lite.models.placement import Plan, arrange
 from shotstream_lite.models.settings import load_settings
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.rollout import chunk_sizes, clean_pass, denoise_chunk
+from shotstream_lite.rollout import begin_shot, chunk_sizes, clean_pass, denoise_chunk
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.transformer import adopt
 
@@ -103,26 +103,27 @@ class EncodeCaptions(Block):
     needs = (
         InputParam("global_caption", required=True, description="what holds for the whole story"),
         InputParam("captions", required=True, description="of all shots so far and, last, of this one"),
+        InputParam("num_frames", default=None, description="of the shot; by default as long as stream.json says"),
         "context",
         "stream",
     )
-    gives = ("embeddings", "caption_ids")
+    gives = ("conditioning",)
 
     def work(self, teller, state):
         story = Story(state.global_caption, [Shot(caption) for caption in state.captions])
         lines = captions(story, len(story.shots))
-        state.embeddings, state.caption_ids = teller.read(lines, state.context, state.stream)
+        length = latent_frames(state.num_frames or state.stream.shot_frames)
+        state.conditioning = teller.conditioning(lines, state.context, length, state.stream)
 
 
 class FillGlobalCache(Block):
     about = "Fills the global cache with the remembered frames; the local one is empty (paper sec. 4.2)."
-    needs = ("context", "embeddings", InputParam("caption_ids"), "stream", InputParam("num_frames", default=None))
+    needs = ("conditioning", "stream")
     gives = ("cache", "sizes")
 
     def work(self, teller, state):
-        length = latent_frames(state.num_frames or state.stream.shot_frames)
-        state.cache = teller.begin(state.context, state.embeddings, state.caption_ids, length, state.stream)
-        state.sizes = chunk_sizes(length, state.stream.chunk)
+        state.cache = begin_shot(teller.transformer, state.conditioning, state.stream.budget)
+        state.sizes = chunk_sizes(state.conditioning.frames, state.stream.chunk)
 
 
 class Step(Block):

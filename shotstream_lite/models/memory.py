@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from shotstream_lite.codec import Codec, StreamDecoder, latent_frames, tile_spans, to_frames
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.models.configs import checked
 from shotstream_lite.models.convert import outline
 from shotstream_lite.models.folder import build_text_encoder, cast
@@ -240,8 +241,8 @@ def _shot(
     with torch.inference_mode(), LiveBytes() as bytes_:
         captions = empty(1, budget + 1, settings.text_tokens, transformer.config.text_dim)
         context = empty(1, codec.channels, budget, *size)
-        ids = {"caption_ids": list(range(budget + 1)), "budget": budget, "phase": settings.phase}
-        cache = begin_shot(transformer, context, [0] * budget, 1, captions, length, **ids)
+        ids = torch.tensor([*range(budget), *[budget] * length], device="cpu")  # a shot and a caption for each frame
+        cache = begin_shot(transformer, Conditioning(captions, ids, context=context), budget)
         of_context, caches = bytes_.take_peak(), bytes_.live
         turn = transformer.caption_keys(captions[:, :1])
         of_turn = max(bytes_.take_peak(), bytes_.live - caches)

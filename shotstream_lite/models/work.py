@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from shotstream_lite.attention import TILE, busy, fast_backend, use_backend
 from shotstream_lite.codec import compile_norms, for_gpu, latent_frames, pixel_frames, to_frames
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.memory import FusedAttention, outlines
 from shotstream_lite.models.settings import StreamSettings
@@ -229,8 +230,9 @@ def _denoise(configs: Mapping, settings: StreamSettings, card: Card, compiled: b
         if compiled:
             compile_halves(transformer)
         captions = empty(1, budget + 1, settings.text_tokens, transformer.config.text_dim)
-        context, ids = empty(1, codec.channels, budget, *size), list(range(budget + 1))
-        cache = begin_shot(transformer, context, [0] * budget, 1, captions, length, caption_ids=ids, budget=budget)
+        ids = torch.tensor([*range(budget), *[budget] * length], device="cpu")  # a shot and a caption for each frame
+        context = empty(1, codec.channels, budget, *size)
+        cache = begin_shot(transformer, Conditioning(captions, ids, context=context), budget)
         steps, sizes = few_step(settings.steps, settings.shift), chunk_sizes(length, settings.chunk)
         for _ in rollout(transformer, cache, lambda shape: empty(*shape), steps, sizes):
             first = first or _flat(work)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from shotstream_lite.cache import CaptionKeys
 from shotstream_lite.codec import latent_frames, to_frames, to_pixels
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import euler_sigmas, few_step
 from shotstream_lite.footage import Footage
 from shotstream_lite.models.settings import StreamSettings
@@ -129,7 +130,8 @@ def tell_from_keyframes(
     levels, sizes = few_step(settings.steps, settings.shift), chunk_sizes(length, settings.chunk)
     for shot, lines in enumerate(captions(story, len(story.shots) - 1)):
         text, picture = pipeline.text([line_at(lines, 0)])[None], pictures[:, :, shot : shot + 1]
-        cache = begin_shot(model, picture, [shot], shot, text, length, budget=1, phase=settings.phase)
+        ids = torch.full((1 + length,), shot)
+        cache = begin_shot(model, Conditioning(text, ids, context=picture, phase=settings.phase), budget=1)
         film.append(_pictures(pipeline, torch.cat(list(rollout(model, cache, noise, levels, sizes)), dim=2)))
     return film
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
@@ -95,9 +96,8 @@ def train_base(config: BaseConfig, films: Films) -> None:
             target,
             draws.normal(*target.shape[1:]),
             draws.index(len(table.sigmas)),
-            drop_captions(captions, config.drop_caption, draws),
-            torch.zeros(target.shape[2], dtype=torch.long),
-            table=table,
+            Conditioning(drop_captions(captions, config.drop_caption, draws)),
+            table,
         )
         metrics = {"loss_image" if images else "loss": loss.item()}
         for heads in align:

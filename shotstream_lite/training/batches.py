@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from shotstream_lite.codec import FRAMES_PER_LATENT, latent_frames, pixel_frames
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.context import remember
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.story import Story
@@ -86,6 +87,10 @@ class NextShotBatch:
         """The same with its tensors elsewhere."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+    def conditioning(self, captions: Tensor, phase: float) -> Conditioning:
+        """What its shots are made from. Shape: captions, embedded [batch, n, text_tokens, text_dim]"""
+        return Conditioning(captions, self.shot_ids, self.caption_ids, self.context, phase)
 
     def split(self, parts: int) -> "list[NextShotBatch]":
         """The same samples in so many equal groups, or one by one."""

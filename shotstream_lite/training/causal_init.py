@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, drawn_length, next_shot_batch
 from shotstream_lite.training.config import StudentConfig
@@ -22,7 +22,7 @@ from shotstream_lite.training.loop import Run
 from shotstream_lite.training.ode_pairs import load_pairs
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.weights import initial_model, save_model, text_of
-from shotstream_lite.transformer import ShotStreamTransformer, causal_mask, with_context
+from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
 
 def chunk_levels(levels: Tensor, chunk: int) -> Tensor:
@@ -47,29 +47,6 @@ def frame_timesteps(levels: Tensor, sigmas: Tensor, context_frames: int) -> Tens
     return torch.cat((timesteps.new_zeros(len(levels), context_frames), timesteps), dim=1)
 
 
-def predict_clean(
-    transformer: ShotStreamTransformer,
-    latents: Tensor,
-    timestep: Tensor,
-    captions: Tensor,
-    shot_ids: Tensor,
-    *,
-    context_frames: int,
-    chunk: int,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
-    table: SigmaTable,
-) -> Tensor:
-    """Clean latents of all frames from one masked joint pass; sigma is that of the table's nearest row.
-
-    Shape:
-        latents: [B, C, m + F, H, W], context first; timestep: [B, m + F]; returns: like latents
-    """
-    mask = causal_mask(context_frames, latents.shape[2] - context_frames, chunk)
-    flow = transformer.joint(latents, timestep, captions, shot_ids, caption_ids=caption_ids, mask=mask, phase=phase)
-    return to_clean(latents, flow, table.sigma(timestep))
-
-
 def frame_error(pred_x0: Tensor, clean: Tensor) -> Tensor:
     """Mean squared error of each frame. Shape: [B, C, F, H, W] to [B, F]."""
     return (pred_x0 - clean).square().mean(dim=(1, 3, 4))
@@ -80,14 +57,9 @@ def causal_init_loss(
     trajectory: Tensor,
     levels: Tensor,
     sigmas: Tensor,
-    captions: Tensor,
-    shot_ids: Tensor,
-    *,
-    context: Tensor | None = None,
-    chunk: int = 3,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
+    cond: Conditioning,
     table: SigmaTable,
+    chunk: int = 3,
     frames: Tensor | None = None,
 ) -> Tensor:
     """Regression of the clean end of the trajectory from one of its states, over the frames that are noisy.
@@ -96,27 +68,16 @@ def causal_init_loss(
         trajectory: [B, S, C, F, H, W], the teacher's latents at `sigmas`, the last of them clean
         levels: [B, F] which state a frame is at, drawn per frame; a chunk uses the one of its first frame
         sigmas: [S], falling, the last 0 (``few_step((1000, 740, 500, 260, 0))``)
-        context: [B, C, m, H, W]; shot_ids, caption_ids: over [context | shot]
+        table: a flow becomes clean latents with the sigma of its nearest row
         frames: the number of noisy frames to divide by, where this is a part of a batch; None: those that are here
         returns: scalar
     """
-    context_frames = 0 if context is None else context.shape[2]
-    levels = chunk_levels(levels, chunk)
-    timestep = frame_timesteps(levels, sigmas, context_frames)
-    clean = predict_clean(
-        transformer,
-        with_context(context, at_levels(trajectory, levels)),
-        timestep,
-        captions,
-        shot_ids,
-        context_frames=context_frames,
-        chunk=chunk,
-        caption_ids=caption_ids,
-        phase=phase,
-        table=table,
-    )
-    error = frame_error(clean[:, :, context_frames:], trajectory[:, -1])
-    noisy = (timestep[:, context_frames:] > 0).to(error)
+    levels, mask = chunk_levels(levels, chunk), causal_mask(cond.remembered, levels.shape[1], chunk)
+    latents, timestep = at_levels(trajectory, levels), frame_timesteps(levels, sigmas, cond.remembered)
+    flow = cond.flow(transformer, latents, timestep, mask=mask)
+    timestep = timestep[:, cond.remembered :]
+    error = frame_error(to_clean(latents, flow, table.sigma(timestep)), trajectory[:, -1])
+    noisy = (timestep > 0).to(error)
     return (error * noisy).sum() / (noisy.sum() if frames is None else frames).clamp(min=1)
 
 
@@ -169,14 +130,10 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
                     trajectory,
                     levels,
                     sigmas,
-                    text(batch.captions),
-                    batch.shot_ids,
-                    context=batch.context,
-                    chunk=config.chunk,
-                    caption_ids=batch.caption_ids,
-                    phase=config.phase,
-                    table=table,
-                    frames=frames,
+                    batch.conditioning(text(batch.captions), config.phase),
+                    table,
+                    config.chunk,
+                    frames,
                 )
                 values.append(loss.item())
                 yield loss

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.dmd import fake_score_loss, generator_loss
 from shotstream_lite.flow import SigmaTable, few_step
 from shotstream_lite.pipeline import ShotStreamPipeline
@@ -89,11 +90,11 @@ class Distillation:
         def losses() -> Iterator[Tensor]:
             parts = zip(batch.split(config.accumulate), draws.split(config.accumulate), strict=True)
             for some, source in parts:
-                captions = self.text(some.captions)
+                cond = some.conditioning(self.text(some.captions), config.phase)
                 with torch.set_grad_enabled(updates_student):
-                    made = self.rollout(some, captions, source)
+                    made = self.rollout(some, cond, source)
                 shots.append(made.detach())
-                loss = (self._student_loss if updates_student else self._critic_loss)(made, some, captions, source)
+                loss = (self._student_loss if updates_student else self._critic_loss)(made, cond, source)
                 share = len(source) / len(draws)
                 values.append(share * loss.item())
                 yield share * loss
@@ -104,50 +105,25 @@ class Distillation:
         self.run.descend(self.critic, losses(), step, config.critic_lr, config.critic_clip)
         return torch.cat(shots), {"critic": sum(values), "std": torch.cat(shots).std().item()}
 
-    def _student_loss(self, shots: Tensor, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
-        scored = self._scored(shots, batch, captions, draws)
+    def _student_loss(self, shots: Tensor, cond: Conditioning, draws: Draws) -> Tensor:
         strengths = {"guidance": self.config.guidance, "memory_guidance": self.config.memory_guidance}
-        return generator_loss(shots, self.real, self.fake, uncond=self._uncond(captions), **strengths, **scored)
+        negative = self.config.negative_caption
+        uncond = cond.unconditional(None if negative is None else self.text([[negative]] * len(shots)))
+        models = self.real, self.fake
+        return generator_loss(shots, *models, *self._drawn(shots, draws), cond, uncond, table=self.table, **strengths)
 
-    def _critic_loss(self, shots: Tensor, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
-        return fake_score_loss(shots, self.fake, **self._scored(shots, batch, captions, draws))
+    def _critic_loss(self, shots: Tensor, cond: Conditioning, draws: Draws) -> Tensor:
+        return fake_score_loss(shots, self.fake, *self._drawn(shots, draws), cond, self.table)
 
-    def _scored(self, shots: Tensor, batch: NextShotBatch, captions: Tensor, draws: Draws) -> dict:
-        """What both losses are told."""
-        return {
-            "noise": draws.normal(*shots.shape[1:]),
-            "rows": draws.index(len(self.table.sigmas)),
-            "captions": captions,
-            "shot_ids": batch.shot_ids,
-            "context": batch.context,
-            "caption_ids": batch.caption_ids,
-            "phase": self.config.phase,
-            "table": self.table,
-        }
+    def _drawn(self, shots: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The noise on the shots that are scored, and the table's rows that say how much."""
+        return draws.normal(*shots.shape[1:]), draws.index(len(self.table.sigmas))
 
-    def rollout(self, batch: NextShotBatch, captions: Tensor, draws: Draws) -> Tensor:
+    def rollout(self, batch: NextShotBatch, cond: Conditioning, draws: Draws) -> Tensor:
         """The student's own shots for a batch, all stopped at one random step. Shape: [B, C, F, H, W]."""
-        remembered = batch.context.shape[2]
-        frames = batch.shot_ids.shape[1] - remembered
-        cache = begin_shot(
-            self.student,
-            batch.context,
-            batch.shot_ids[:, :remembered],
-            batch.shot_ids[:, -1],
-            captions,
-            frames,
-            caption_ids=batch.caption_ids[:, : remembered + 1],
-            budget=remembered,
-            phase=self.config.phase,
-        )
-        exit_step = draws.shared_index(len(self.sigmas))
-        chunks = chunk_sizes(frames, self.config.chunk)
+        cache = begin_shot(self.student, cond, cond.remembered)
+        exit_step, chunks = draws.shared_index(len(self.sigmas)), chunk_sizes(cond.frames, self.config.chunk)
         return self_forcing(self.student, cache, draws.noise, self.sigmas, chunks, exit_step, self.table)
-
-    def _uncond(self, captions: Tensor) -> Tensor:
-        if self.config.negative_caption is None:
-            return torch.zeros_like(captions[:, :1])
-        return self.text([[self.config.negative_caption]] * len(captions))
 
     @property
     def parts(self) -> dict:

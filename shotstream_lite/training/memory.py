@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shotstream_lite.codec import Codec
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.dmd import fake_score_loss, generator_loss
 from shotstream_lite.flow import SigmaTable, euler_sigmas, few_step
 from shotstream_lite.models.configs import read_config
@@ -192,17 +193,15 @@ def _updates(config: NextShot) -> list:
 def _teacher(model: _Model, config: TeacherConfig, films: Films, samples: int) -> int:
     told = _told(model, config, films, samples)
     with _counted() as bytes_:
-        loss = teacher_loss(model.transformer, *told.shots(2), told.rows, told.captions, told.ids, **told.options)
-        loss.backward()
+        teacher_loss(model.transformer, *told.shots(2), told.rows, told.cond, told.table).backward()
         return bytes_.peak
 
 
 def _paths(model: _Model, config: OdePairsConfig, films: Films, samples: int) -> int:
     told = _told(model, config, films, samples)
     with torch.no_grad(), _counted() as bytes_:
-        (noise,), options = told.shots(1), {"context": told.context, "caption_ids": told.ids}
-        options |= {"shot_ids": told.ids, "uncond": told.captions[:, :1]}
-        for _ in joint_states(model.transformer, noise, told.captions, euler_sigmas(1, config.shift), **options):
+        (noise,), uncond = told.shots(1), told.cond.unconditional()
+        for _ in joint_states(model.transformer, noise, told.cond, euler_sigmas(1, config.shift), uncond=uncond):
             pass
         return bytes_.peak
 
@@ -212,8 +211,7 @@ def _causal_init(model: _Model, config: CausalInitConfig, films: Films, samples:
     levels = torch.zeros(samples, told.frames, dtype=torch.long)
     with _counted() as bytes_:
         path = torch.stack([*told.shots(len(sigmas))], dim=1)
-        arguments = (path, levels, sigmas, told.captions, told.ids)
-        causal_init_loss(model.transformer, *arguments, chunk=config.chunk, **told.options).backward()
+        causal_init_loss(model.transformer, path, levels, sigmas, told.cond, told.table, config.chunk).backward()
         return bytes_.peak
 
 
@@ -221,8 +219,8 @@ def _student(model: _Model, config: DistillationConfig, films: Films, samples: i
     told = _told(model, config, films, samples)
     with _counted() as bytes_:
         shots, (noise,) = _rolled(model, config, told), told.shots(1)
-        scores = (model.transformer, model.transformer, noise, told.rows, told.captions, told.captions[:, :1], told.ids)
-        generator_loss(shots, *scores, **told.options).backward()
+        scores = (model.transformer, model.transformer, noise, told.rows, told.cond, told.cond.unconditional())
+        generator_loss(shots, *scores, table=told.table).backward()
         return bytes_.peak
 
 
@@ -230,8 +228,7 @@ def _critic(model: _Model, config: DistillationConfig, films: Films, samples: in
     told = _told(model, config, films, samples)
     with _counted() as bytes_:  # its rollout takes less than the student's
         shots, noise = told.shots(2)
-        scored = (noise, told.rows, told.captions, told.ids)
-        fake_score_loss(shots, model.transformer, *scored, **told.options).backward()
+        fake_score_loss(shots, model.transformer, noise, told.rows, told.cond, told.table).backward()
         return bytes_.peak
 
 
@@ -245,16 +242,7 @@ def _decoding(config: InterShotConfig, films: Films) -> int:
 
 
 def _rolled(model: _Model, config: DistillationConfig, told: "_Told") -> Tensor:
-    cache = begin_shot(
-        model.transformer,
-        told.context,
-        told.ids[:, : config.budget],
-        told.ids[:, -1],
-        told.captions,
-        told.frames,
-        caption_ids=told.ids[:, : config.budget + 1],
-        budget=config.budget,
-    )
+    cache = begin_shot(model.transformer, told.cond, config.budget)
     sigmas, chunks = few_step(config.student_steps, config.shift), chunk_sizes(told.frames, config.chunk)
     noise = lambda shape: torch.empty(shape, device="meta")  # noqa: E731
     return self_forcing(model.transformer, cache, noise, sigmas, chunks, 0, told.table)
@@ -267,11 +255,11 @@ class _Told:
         channels, _, *size = films.clip(0, 0).shape
         self.frames = max(config.lengths, default=shortest(films))
         self.shape = (samples, channels, self.frames, *size)
-        self.context = torch.empty(samples, channels, config.budget, *size, device="meta")
-        self.captions = torch.empty(samples, 2, config.text_tokens, text_dim, device="meta")
-        self.ids = torch.tensor([0] * config.budget + [1] * self.frames).expand(samples, -1)
+        context = torch.empty(samples, channels, config.budget, *size, device="meta")
+        captions = torch.empty(samples, 2, config.text_tokens, text_dim, device="meta")
+        ids = torch.tensor([0] * config.budget + [1] * self.frames).expand(samples, -1)
+        self.cond = Conditioning(captions, ids, ids, context)
         self.rows, self.table = torch.zeros(samples, dtype=torch.long), SigmaTable(config.shift)
-        self.options = {"context": self.context, "caption_ids": self.ids, "table": self.table}
 
     def shots(self, number: int) -> list[Tensor]:
         return [torch.empty(self.shape, device="meta") for _ in range(number)]

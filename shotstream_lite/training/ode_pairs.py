@@ -88,18 +88,9 @@ def generate(config: OdePairsConfig, films: Films) -> None:
 
 def teacher_path(teacher, batch: NextShotBatch, captions: Tensor, draws: Draws, config: OdePairsConfig):
     """All states of the teacher's guided path to a shot, noise first: see `rollout.joint_states`."""
-    return joint_states(
-        teacher,
-        draws.normal(*batch.target.shape[1:]),
-        captions,
-        euler_sigmas(config.sampling_steps, config.shift),
-        shot_ids=batch.shot_ids,
-        context=batch.context,
-        uncond=torch.zeros_like(captions[:, :1]),
-        guidance=config.guidance,
-        caption_ids=batch.caption_ids,
-        phase=config.phase,
-    )
+    noise, cond = draws.normal(*batch.target.shape[1:]), batch.conditioning(captions, config.phase)
+    sigmas = euler_sigmas(config.sampling_steps, config.shift)
+    return joint_states(teacher, noise, cond, sigmas, uncond=cond.unconditional(), guidance=config.guidance)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable, add_noise
 from shotstream_lite.pipeline import TeacherPipeline
-from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.align import aligned
 from shotstream_lite.training.batches import Films, FrozenText, drawn_length, drop_captions, embed, next_shot_batch
@@ -19,7 +19,7 @@ from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.weights import initial_model, save_model, save_text, text_of
-from shotstream_lite.transformer import ShotStreamTransformer, with_context
+from shotstream_lite.transformer import ShotStreamTransformer
 
 
 def flow_error(flow: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
@@ -32,28 +32,18 @@ def teacher_loss(
     target: Tensor,
     noise: Tensor,
     rows: Tensor,
-    captions: Tensor,
-    shot_ids: Tensor,
-    *,
-    context: Tensor | None = None,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
+    cond: Conditioning,
     table: SigmaTable,
 ) -> Tensor:
     """Weighted flow-matching loss on the target frames; the clean context carries the target's timestep.
 
     Without context this trains a plain text-to-video model.
 
-    Shape:
-        target, noise: [B, C, F, H, W]; context: [B, C, m, H, W]
-        rows: [B], rows of `table`; captions: [B, n, text_tokens, text_dim]
-        shot_ids, caption_ids: [m + F] or [B, m + F], over [context | target]
-        returns: scalar
+    Shape: target, noise [B, C, F, H, W]; rows [B], rows of `table`; returns a scalar
     """
     rows = rows.cpu()
-    seen = with_context(context, add_noise(target, noise, table.sigmas[rows].to(target)))
-    flow = transformer.joint(seen, table.timesteps[rows], captions, shot_ids, caption_ids=caption_ids, phase=phase)
-    error = flow_error(flow[:, :, -target.shape[2] :], target, noise)
+    noisy = add_noise(target, noise, table.sigmas[rows].to(target))
+    error = flow_error(cond.flow(transformer, noisy, table.timesteps[rows]), target, noise)
     return (table.weights[rows].to(error) * error).mean()
 
 
@@ -62,12 +52,7 @@ def looks_loss(
     looks: Tensor,
     noise: Tensor,
     rows: Tensor,
-    captions: Tensor,
-    shot_ids: Tensor,
-    *,
-    context: Tensor,
-    caption_ids: Tensor | None = None,
-    phase: float = SHOT_PHASE,
+    cond: Conditioning,
     table: SigmaTable,
 ) -> Tensor:
     """Flow matching on single frames of a shot that share one memory: what to remember is learnt at a fraction of a
@@ -76,25 +61,16 @@ def looks_loss(
     They do not see each other, each has its own noise level, and all stand where the shot's first frame does. The
     context sees none of them and is clean, so its timestep is 0, as in the student's global cache.
 
-    Shape:
-        looks, noise: [B, C, k, H, W]; rows: [B, k]; all else as in `teacher_loss` with k frames
+    Shape: looks, noise [B, C, k, H, W]; rows [B, k]; all else as in `teacher_loss` with k frames
     """
-    rows, remembered, count = rows.cpu(), context.shape[2], looks.shape[2]
+    rows, remembered, count = rows.cpu(), cond.remembered, looks.shape[2]
     noisy = add_noise(looks, noise, table.sigmas[rows].to(looks))
     own = torch.eye(remembered + count, dtype=torch.bool, device="cpu")
     own[:, :remembered] = True
     timesteps = torch.cat([torch.zeros(len(rows), remembered, device="cpu"), table.timesteps[rows]], dim=1)
-    flow = transformer.joint(
-        with_context(context, noisy),
-        timesteps,
-        captions,
-        shot_ids,
-        caption_ids=caption_ids,
-        mask=own,
-        phase=phase,
-        positions=torch.tensor([*range(remembered), *[remembered] * count], device="cpu"),
-    )
-    error = (flow[:, :, remembered:].float() - (noise - looks)).square().mean(dim=(1, 3, 4))
+    positions = torch.tensor([*range(remembered), *[remembered] * count], device="cpu")
+    flow = cond.flow(transformer, noisy, timesteps, mask=own, positions=positions)
+    error = (flow.float() - (noise - looks)).square().mean(dim=(1, 3, 4))
     return (table.weights[rows].to(error) * error).mean()
 
 
@@ -145,12 +121,8 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
             batch.target,
             draws.normal(*batch.target.shape[1:]),
             draws.index(len(table.sigmas), *[looks] * bool(looks)),
-            drop_captions(captions, config.drop_caption, draws),
-            batch.shot_ids,
-            context=batch.context,
-            caption_ids=batch.caption_ids,
-            phase=config.phase,
-            table=table,
+            batch.conditioning(drop_captions(captions, config.drop_caption, draws), config.phase),
+            table,
         )
         return [flow, *(heads.loss(batch.origins) for heads in align)]
 

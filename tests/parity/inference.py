@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shotstream_lite import history, rollout
 from shotstream_lite.cache import ShotCache
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, euler_sigmas, few_step, to_clean
 from shotstream_lite.rope import rope_frequencies, rope_table, rotate
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
@@ -130,15 +131,10 @@ def check_teacher(case: Case, record: Record) -> None:
 @torch.no_grad()
 def check_ode_sampling(case: Case, record: Record) -> None:
     """The teacher's guided Euler sampling, at the saved steps and at the end."""
-    sampler = rollout.joint_states(
-        case.student,
-        record.latents("in.noise"),
-        record.captions(),
-        euler_sigmas(sampling_steps(case), case.shift),
-        shot_ids=record["in.shot_ids"],
-        context=record.latents("in.context_latents"),
-        uncond=record.captions("in.uncond_embeds"),
-    )
+    cond = Conditioning(record.captions(), record["in.shot_ids"], context=record.latents("in.context_latents"))
+    uncond = cond.unconditional(record.captions("in.uncond_embeds"))
+    sigmas = euler_sigmas(sampling_steps(case), case.shift)
+    sampler = rollout.joint_states(case.student, record.latents("in.noise"), cond, sigmas, uncond=uncond)
     states = list(sampler)
     for key, match in record.matching(r"out\.latents_before_step_(\d+)"):
         record.check_latents("states", key, states[int(match[1])])
@@ -150,15 +146,9 @@ def check_student(case: Case, record: Record) -> None:
     """One shot of the released inference: context pass, caches, every step and every clean pass."""
     watched = PassRecorder(case.student)
     captions, frames = record.captions(), record["in.noise"].shape[1]
-    cache = rollout.begin_shot(
-        watched,
-        record.latents("in.context_latents"),
-        record["in.context_shot_ids"],
-        record["in.target_shot_ids"][0],
-        captions,
-        frames,
-        budget=case["max_context_frames"],
-    )
+    ids = torch.cat((record["in.context_shot_ids"], record["in.target_shot_ids"]))
+    cond = Conditioning(captions, ids, context=record.latents("in.context_latents"))
+    cache = rollout.begin_shot(watched, cond, case["max_context_frames"])
     chunks = chunk_lengths(frames, case["num_frame_per_block"])
     noise = recorded_noise(record, chunks)
     shot = list(rollout.rollout(watched, cache, noise, case.sigmas, chunks))

@@ -1,13 +1,14 @@
 """What the released code computes with gradient: the losses of the teacher, causal initialisation and DMD."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from shotstream_lite import dmd, rollout
 from shotstream_lite.cache import ShotCache
-from shotstream_lite.flow import add_noise, few_step
+from shotstream_lite.conditioning import Conditioning
+from shotstream_lite.flow import add_noise, few_step, to_clean
 from shotstream_lite.training import causal_init, intra_shot, teacher
 from shotstream_lite.transformer import causal_mask, with_context
 
@@ -29,20 +30,14 @@ def check_teacher_loss(case: Case, record: Record) -> None:
         flow = case.student.joint(with_context(context, noisy), timestep, captions, shot_ids)
     error = teacher.flow_error(flow[:, :, context.shape[2] :], target, noise)
     record.check("loss", "out.unweighted_mse", error)
-    loss = teacher.teacher_loss(
-        case.student, target, noise, rows, captions, shot_ids, context=context, table=case.table
-    )
+    loss = teacher.teacher_loss(case.student, target, noise, rows, conditioning(record), case.table)
     record.check("loss", "out.loss", loss)
     record.check_gradients("gradients", "out.grad", case.student, loss)
 
 
 def check_ode_regression(case: Case, record: Record) -> None:
     """Causal initialisation: mask, inputs, prediction, loss and gradients."""
-    context, captions, shot_ids = (
-        record.latents("in.context_latents"),
-        record.captions(),
-        record["in.shot_ids"],
-    )
+    context, captions, shot_ids = record.latents("in.context_latents"), record.captions(), record["in.shot_ids"]
     trajectory, drawn = record["in.trajectory"].transpose(2, 3).to(case.device), record["in.random_index_per_frame"]
     chunk, past = case["num_frame_per_block"], context.shape[2]
     sigmas = few_step((*case["denoising_step_list"], 0), case.shift)
@@ -56,22 +51,13 @@ def check_ode_regression(case: Case, record: Record) -> None:
     record.check_latents("inputs", "out.model_input", seen)
     with torch.no_grad():
         flow = case.student.joint(seen, timestep, captions, shot_ids, mask=mask.to(case.device))
-        clean = causal_init.predict_clean(
-            case.student,
-            seen,
-            timestep,
-            captions,
-            shot_ids,
-            context_frames=past,
-            chunk=chunk,
-            table=case.table,
-        )
+    clean = to_clean(seen, flow, case.table.sigma(timestep))
     record.check_latents("prediction", "out.flow", flow)
     record.check_latents("prediction", "out.x0", clean)
     error = causal_init.frame_error(clean[:, :, past:], trajectory[:, -1])
     record.check("loss", "out.unnormalized_loss", error.mean(dim=1))
-    options = {"context": context, "chunk": chunk, "table": case.table}
-    loss = causal_init.causal_init_loss(case.student, trajectory, drawn, sigmas, captions, shot_ids, **options)
+    cond = conditioning(record)
+    loss = causal_init.causal_init_loss(case.student, trajectory, drawn, sigmas, cond, case.table, chunk)
     record.check("loss", "out.loss", loss)
     record.check_gradients("gradients", "out.grad", case.student, loss)
 
@@ -114,9 +100,8 @@ def check_score_input(record: Record, role: str, level: tuple[Tensor, Tensor], s
 
 def check_dmd_generator(case: Case, record: Record) -> None:
     """A whole generator update: rollout, three scores, loss, and both kinds of gradient."""
-    captions, shot_ids = record.captions(), record["in.shot_ids"]
-    context, noise = record.latents("in.context_latents"), record.latents("in.dmd_noise")
-    uncond, rows = record.captions("in.uncond_embeds"), record["in.dmd_timestep_index"][None]
+    cond, noise, rows = conditioning(record), record.latents("in.dmd_noise"), record["in.dmd_timestep_index"][None]
+    uncond = cond.unconditional(record.captions("in.uncond_embeds"))
     generated = recorded_rollout(case, record, ShotCache)
     record.check_latents("rollout", "out.pred_x0", generated)
 
@@ -124,33 +109,23 @@ def check_dmd_generator(case: Case, record: Record) -> None:
     noisy = add_noise(generated.detach(), noise, level[1])
     record.check_level("scores", "out.dmd_timestep", level[0])
     record.check_latents("scores", "out.dmd_noisy_latents", noisy)
-    seen = with_context(context, noisy)
+    seen = with_context(cond.context, noisy)
+    whole, free = (replace(c, context=None) for c in (cond, uncond))  # what is recorded has the context's part, too
     with torch.no_grad():
-        fake_x0 = dmd.score(case.fake, seen, level, captions, shot_ids)
-        real_x0 = dmd.score(case.student, seen, level, captions, shot_ids)
-        free_x0 = dmd.score(case.student, seen, level, uncond, shot_ids)
+        fake_x0 = dmd.score(case.fake, seen, level, whole)
+        real_x0 = dmd.score(case.student, seen, level, whole)
+        free_x0 = dmd.score(case.student, seen, level, free)
     record.check_latents("scores", "out.fake_x0_cond_with_context", fake_x0)
     record.check_latents("scores", "out.real_x0_cond_with_context", real_x0)
     record.check_latents("scores", "out.real_x0_uncond_with_context", free_x0)
     guided = dmd.guided(real_x0, free_x0, case["guidance_scale"])
-    past = context.shape[2]
+    past = cond.remembered
     grad = dmd.dmd_gradient(fake_x0[:, :, past:], guided[:, :, past:], generated.detach())
     record.check_latents("scores", "out.grad_normalized", grad)
 
     def loss_of(shot: Tensor) -> Tensor:
-        return dmd.generator_loss(
-            shot,
-            case.student,
-            case.fake,
-            noise,
-            rows,
-            captions,
-            uncond,
-            shot_ids,
-            context=context,
-            guidance=case["guidance_scale"],
-            table=case.table,
-        )
+        strength = {"guidance": case["guidance_scale"], "table": case.table}
+        return dmd.generator_loss(shot, case.student, case.fake, noise, rows, cond, uncond, **strength)
 
     loss = loss_of(generated)
     record.check("loss", "out.loss_float64", loss)
@@ -161,20 +136,19 @@ def check_dmd_generator(case: Case, record: Record) -> None:
 
 def check_dmd_critic(case: Case, record: Record) -> None:
     """A whole critic update: rollout without gradient, fake score, loss and gradients."""
-    captions, shot_ids = record.captions(), record["in.shot_ids"]
-    context, noise = record.latents("in.context_latents"), record.latents("in.critic_noise")
+    cond, noise = conditioning(record), record.latents("in.critic_noise")
     rows = record["in.critic_timestep_index"][None]
     with torch.no_grad():
         generated = recorded_rollout(case, record, ShotCache)
         level = dmd.score_level(rows, case.table)
-        seen = with_context(context, add_noise(generated, noise, level[1]))
-        fake_x0 = dmd.score(case.fake, seen, level, captions, shot_ids)
+        seen = with_context(cond.context, add_noise(generated, noise, level[1]))
+        fake_x0 = dmd.score(case.fake, seen, level, replace(cond, context=None))
     record.check_latents("rollout", "out.pred_x0", generated)
     record.check_level("score", "out.critic_timestep", level[0])
     record.check_level("score", "out.score_model_timestep", level[0])
     record.check_latents("score", "out.score_model_input", seen)
     record.check_latents("score", "out.fake_x0_with_context", fake_x0)
-    loss = dmd.fake_score_loss(generated, case.fake, noise, rows, captions, shot_ids, context=context, table=case.table)
+    loss = dmd.fake_score_loss(generated, case.fake, noise, rows, cond, case.table)
     record.check("loss", "out.loss", loss)
     record.check_gradients("gradients", "out.grad", case.fake, loss)
 
@@ -208,22 +182,9 @@ class LeakyCache(ShotCache):
 
 def recorded_rollout(case: Case, record: Record, memory: type[ShotCache]) -> Tensor:
     """The recorded self-forcing rollout of a shot, with a cache of the given kind. Shape: [B, C, F, H, W]."""
-    context, shot_ids, frames = (
-        record.latents("in.context_latents"),
-        record["in.shot_ids"],
-        record["in.noise"].shape[1],
-    )
-    past = context.shape[2]
-    cache = rollout.begin_shot(
-        case.student,
-        context,
-        shot_ids[:past],
-        shot_ids[-1],
-        record.captions(),
-        frames,
-        budget=case["max_context_frames"],
-    )
-    chunks = chunk_lengths(frames, case["num_frame_per_block"])
+    cond = conditioning(record)
+    cache = rollout.begin_shot(case.student, cond, case["max_context_frames"])
+    chunks = chunk_lengths(cond.frames, case["num_frame_per_block"])
     return intra_shot.self_forcing(
         case.student,
         memory(**vars(cache)),
@@ -233,3 +194,8 @@ def recorded_rollout(case: Case, record: Record, memory: type[ShotCache]) -> Ten
         int(record["in.exit_step"]),
         case.table,
     )
+
+
+def conditioning(record: Record) -> Conditioning:
+    """What the recorded shot was made from."""
+    return Conditioning(record.captions(), record["in.shot_ids"], context=record.latents("in.context_latents"))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, number
 from shotstream_lite.flow import few_step
 from shotstream_lite.rollout import begin_shot, denoise_chunk
@@ -185,7 +186,8 @@ def _small_model() -> ShotStreamTransformer:
 @torch.no_grad()
 def _small_cache(model: ShotStreamTransformer) -> ShotCache:
     draw = _noise(seed=1)
-    return begin_shot(model, draw((1, 3, 6, 4, 6)), [0] * 6, 1, draw((1, 1, 5, 10)), 8)
+    context, caption = draw((1, 3, 6, 4, 6)), draw((1, 1, 5, 10))
+    return begin_shot(model, Conditioning(caption, torch.tensor([0] * 6 + [1] * 8), context=context))
 
 
 def _noise(seed: int = 2) -> Callable[[tuple[int, ...]], Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.context import remember
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, written
@@ -220,7 +221,7 @@ def train_rival_init(config: RivalInitConfig, films: Films) -> None:
 class RivalDistillation(Distillation):
     """Distribution matching on what a rival makes after a film, scored as any next shot."""
 
-    def rollout(self, batch: FilmBatch, captions: Tensor, draws: Draws) -> Tensor:
+    def rollout(self, batch: FilmBatch, cond: Conditioning, draws: Draws) -> Tensor:
         """The rival's own shots, stopped at one random step; CausVid's are real ones, noised and denoised at once."""
         rival, texts, student = in_training(self.config.rival), self.text(batch.lines), self.student
         if isinstance(rival, CausVid):
@@ -291,10 +292,9 @@ def train_rival_flow(config: RivalFlowConfig, films: Films) -> None:
     def loss_on(draws: Draws) -> Tensor:
         if config.mark:
             batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
-            captions = drop_captions(text(batch.captions), config.drop_caption, draws)
-            told = (draws.normal(*batch.target.shape[1:]), draws.index(len(table.sigmas)), captions, batch.shot_ids)
-            options = {"context": batch.context, "caption_ids": batch.caption_ids, "phase": 0.0, "table": table}
-            return teacher_loss(model, batch.target, *told, **options)
+            cond = batch.conditioning(drop_captions(text(batch.captions), config.drop_caption, draws), phase=0.0)
+            noise, rows = draws.normal(*batch.target.shape[1:]), draws.index(len(table.sigmas))
+            return teacher_loss(model, batch.target, noise, rows, cond, table)
         batch = film_batch(films, draws, replace(config, lengths=()), remembers=False).to(run.device)
         rows = draws.index(len(table.sigmas), config.shots)
         rows = rows if model.asynchronous else rows[:, :1].expand_as(rows)
