@@ -1,5 +1,7 @@
 """What the miniature's teacher is helped by: a middle block is asked what is to be seen; looks share a memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
