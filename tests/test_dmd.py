@@ -108,3 +108,15 @@ def test_gradients_go_where_they_belong(transformer, shots):
     fake_score_loss(generated, fake, noise, rows, cond, table).backward()
     assert all(p.grad is not None for p in fake.parameters())
     assert all(p.grad is None for p in transformer.parameters())
+
+
+def test_guidance_leads_away_from_one_caption_that_all_frames_read():
+    torch.manual_seed(0)
+    transformer = build_transformer(0)
+    ids = torch.tensor([[0, 1, 2, 2]])
+    captions, shots = torch.randn(1, 3, 8, transformer.config.text_dim), torch.randn(1, 3, 4, 4, 6)
+    cond = Conditioning(captions, ids, ids, shots[:, :, :2])
+    for given in (None, captions[:, :1]):
+        alone = transformer.joint(shots, 500.0, torch.zeros(1, 1, *captions.shape[2:]) if given is None else given, ids)
+        flow = cond.unconditional(given).flow(transformer, shots[:, :, 2:], 500.0)
+        torch.testing.assert_close(flow, alone[:, :, 2:])
