@@ -29,9 +29,25 @@ def test_faint_directions_become_as_long_as_loud_ones(shape):
     generator = torch.Generator().manual_seed(1)
     u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     loud = torch.logspace(0, -2, min(shape))
-    made = torch.linalg.svdvals(orthogonal(u * loud @ v))
-    assert made.min() > 0.3 and made.max() < 1.3
-    assert torch.allclose(orthogonal(u * loud @ v), -orthogonal(-(u * loud @ v)), atol=1e-6)
+    matrix = u * loud @ v
+    made, other, third = orthogonal(torch.stack([matrix, -100 * matrix, matrix.flip(0)]))  # each by itself
+    lengths = torch.linalg.svdvals(made)
+    assert lengths.min() > 0.3 and lengths.max() < 1.3
+    assert torch.allclose(made, -other, atol=1e-6) and torch.allclose(made, third.flip(0), atol=1e-5)
+
+
+def test_layers_of_one_shape_move_as_each_would_alone(model):
+    rates = {}
+    for layers in ([0, 1, 2], [0], [1], [2]):
+        torch.manual_seed(0)
+        ours = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 32)])
+        for layer in ours:
+            layer.weight.grad = torch.randn_like(layer.weight)
+        Muon(*[ours[i] for i in layers], lr=0.1).step()
+        for i in layers:
+            rates.setdefault(i, []).append(ours[i].weight.detach())
+    for together, alone in rates.values():
+        assert torch.allclose(together, alone, atol=1e-6)
 
 
 def test_a_convolution_counts_as_a_matrix_and_unused_taps_stay_still():

@@ -5,6 +5,8 @@ the codec uses twelve latent directions instead of four and gains 3 dB in the sa
 matrices only; here a convolution's weight counts as one, [out, in * taps].
 """
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
 
@@ -33,18 +35,27 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            update = self._orthogonal if group["matrix"] else self._adam
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.add_(update(p, self.state[p], group), alpha=-group["lr"])
+            moved = [p for p in group["params"] if p.grad is not None]
+            steps = self._orthogonal(moved, group) if group["matrix"] else (self._adam(p, group) for p in moved)
+            for p, step in zip(moved, steps, strict=True):
+                p.add_(step, alpha=-group["lr"])
 
-    def _orthogonal(self, p: Tensor, state: dict, group: dict) -> Tensor:
-        average = state.setdefault("average", torch.zeros_like(p))
-        average.lerp_(p.grad, 1 - group["momentum"])
-        step = orthogonal(p.grad.lerp(average, group["momentum"]).flatten(1)).view_as(p)
-        return step * max(1.0, len(p) / p[0].numel()) ** 0.5
+    def _orthogonal(self, matrices: list[Tensor], group: dict) -> list[Tensor]:
+        """The steps of all matrices; those of one shape are made at once."""
+        same = defaultdict(list)
+        for p in matrices:
+            average = self.state[p].setdefault("average", torch.zeros_like(p))
+            average.lerp_(p.grad, 1 - group["momentum"])
+            step = p.grad.lerp(average, group["momentum"]).flatten(1)
+            same[step.shape, step.device].append((p, step))
+        made = {}
+        for ((out, taps), _), pairs in same.items():
+            steps = orthogonal(torch.stack([step for _, step in pairs])) * max(1.0, out / taps) ** 0.5
+            made |= {id(p): step.view_as(p) for (p, _), step in zip(pairs, steps, strict=True)}
+        return [made[id(p)] for p in matrices]
 
-    def _adam(self, p: Tensor, state: dict, group: dict) -> Tensor:
+    def _adam(self, p: Tensor, group: dict) -> Tensor:
+        state = self.state[p]
         if not state:
             state.update(
                 average=torch.zeros_like(p),
@@ -59,12 +70,12 @@ class Muon(torch.optim.Optimizer):
         return state["average"] / (1 - beta1**steps) / ((state["square"] / (1 - beta2**steps)).sqrt() + 1e-8)
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """A matrix with the same singular vectors and singular values near 1 (Newton-Schulz, quintic)."""
-    x = matrix / (matrix.norm() + 1e-7)
-    tall = len(x) > x.shape[1]
-    x = x.T if tall else x
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices [n, a, b] with the same singular vectors and singular values near 1 (Newton-Schulz, quintic)."""
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.7750 * gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
