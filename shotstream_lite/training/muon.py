@@ -77,5 +77,5 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     x = x.mT if tall else x
     for _ in range(steps):
         gram = x @ x.mT
-        x = 3.4445 * x + (2.0315 * gram @ gram - 4.7750 * gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x.mT if tall else x
