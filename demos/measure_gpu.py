@@ -45,11 +45,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "transformer/config.json": {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64}
     | {"freq_dim": 32, "text_dim": 16},
     "vae/config.json": {"base_dim": 8, "num_res_blocks": 1},
-    "text_encoder/config.json": {"num_layers": 2, "d_model": 16, "d_ff": 32, "vocab_size": 200, "num_heads": 2}
+    "text_encoder/config.json": {"num_layers": 2, "d_model": 16, "d_ff": 32, "vocab_size": 1000, "num_heads": 2}
     | {"d_kv": 8},
     "stream.json": {"height": 32, "width": 48, "text_tokens": 32, "shot_frames": 13},
 }
-ONE_LAYER = {"text_encoder/config.json": {"num_layers": 1, "vocab_size": 300}}
+ONE_LAYER = {"text_encoder/config.json": {"num_layers": 1, "vocab_size": 1000}}
 
 
 @dataclass

@@ -365,6 +365,8 @@ STOPS = [None, *(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasa
 
 @pytest.mark.parametrize("stop", STOPS)
 def test_what_is_finished_is_kept_when_stopped(folder, model_folder, capsys, stops_after, stop):
+    if stop and signal.getsignal(stop) == signal.SIG_IGN:  # under nohup, and then nothing is to be stopped
+        pytest.skip("whoever started this ignores the signal")
     handlers = [signal.getsignal(number) for number in STOPS[1:]]
     stops_after(4, stop)  # 1 + 8 + 4 frames of the first shot and 1 of the second
     assert tell(model_folder) == 130
