@@ -36,8 +36,8 @@ def test_faint_directions_become_as_long_as_loud_ones(shape):
     assert torch.allclose(made, -other, atol=1e-6) and torch.allclose(made, third.flip(0), atol=1e-5)
 
 
-def test_layers_of_one_shape_move_as_each_would_alone(model):
-    rates = {}
+def test_layers_of_one_shape_move_as_each_would_alone():
+    found = {}
     for layers in ([0, 1, 2], [0], [1], [2]):
         torch.manual_seed(0)
         ours = nn.ModuleList([nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 32)])
@@ -45,9 +45,22 @@ def test_layers_of_one_shape_move_as_each_would_alone(model):
             layer.weight.grad = torch.randn_like(layer.weight)
         Muon(*[ours[i] for i in layers], lr=0.1).step()
         for i in layers:
-            rates.setdefault(i, []).append(ours[i].weight.detach())
-    for together, alone in rates.values():
+            found.setdefault(i, []).append(ours[i].weight.detach())
+    for together, alone in found.values():
         assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_a_tall_matrix_steps_as_much_longer_as_its_outputs_are_more():
+    layers = nn.ModuleList([nn.Linear(16, outputs, bias=False) for outputs in (8, 16, 64)])
+    lengths = []
+    for layer in layers:
+        layer.weight.grad = torch.zeros_like(layer.weight)
+        layer.weight.grad[:8, :8] = torch.eye(8)
+        before = layer.weight.detach().clone()
+        Muon(layer, lr=0.1).step()
+        lengths.append(torch.linalg.matrix_norm(layer.weight.detach() - before, 2))
+    wide, square, tall = lengths
+    assert torch.allclose(tall / square, torch.tensor(2.0), atol=0.2) and torch.allclose(wide, square, rtol=0.2)
 
 
 def test_a_convolution_counts_as_a_matrix_and_unused_taps_stay_still():
