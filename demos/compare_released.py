@@ -37,9 +37,10 @@ from tqdm import tqdm
 
 from shotstream_lite.attention import backend_in_use, preferring
 from shotstream_lite.benchmark import GLOBAL_CAPTION, caption, random_pipeline
-from shotstream_lite.codec import compile_norms, latent_frames, to_frames
+from shotstream_lite.codec import latent_frames, to_frames
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.making import Making
+from shotstream_lite.models.codec_kernels import compile_norms
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.report import check_report_path, machine, write_report
 from shotstream_lite.session import StorySession

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from transformers import UMT5EncoderModel
 
 from shotstream_lite.attention import backend_in_use
-from shotstream_lite.codec import compile_norms, latent_frames
+from shotstream_lite.codec import latent_frames
+from shotstream_lite.models.codec_kernels import compile_norms
 from shotstream_lite.models.folder import (
     build_text_encoder,
     cast,
@@ -80,7 +81,7 @@ def time_story(
     Args:
         plan: where the model's parts are, see `placement.choose`.
         random_weights: only the configurations of the preset are read, no weights.
-        compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec.compile_norms`.
+        compiled: with blocks and norms compiled, see `transformer.compile_halves` and `codec_kernels.compile_norms`.
         weights: who tells, see `folder.WEIGHTS`.
         changes: settings of the story, such as height and width.
         tiny_decoder: file of one that decodes instead of the exact one (see `tiny`); what it loses is measured, too.

@@ -13,9 +13,6 @@ from shotstream_lite.codec import (
     Codec,
     CodecError,
     StreamDecoder,
-    compile_norms,
-    for_cpu,
-    for_gpu,
     latent_frames,
     pixel_frames,
     spatial_factor,
@@ -23,6 +20,7 @@ from shotstream_lite.codec import (
     to_frames,
     to_pixels,
 )
+from shotstream_lite.models.codec_kernels import compile_norms, for_cpu, for_gpu
 from shotstream_lite.tiny import TinyDecoder, TinyStream
 
 

@@ -10,6 +10,7 @@ from shotstream_lite import codec
 from shotstream_lite.codec import Codec
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
+from shotstream_lite.models.codec_kernels import compile_norms
 from shotstream_lite.models.convert import outline
 from shotstream_lite.models.folder import PRESETS
 from shotstream_lite.models.memory import outline_codec
@@ -72,7 +73,7 @@ def test_the_whole_codec_is_compiled_to_fewer_graphs_than_torch_keeps():
     """Beyond its limit torch goes back to uncompiled code without a word, first for the largest pictures."""
     torch._dynamo.reset()
     graphs, vae = [], outline_codec(CONFIGS, torch.bfloat16)
-    codec.compile_norms(vae, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    compile_norms(vae, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
     decoder = Codec(vae).stream()
     for latents in (1, 2, 3):
         decoder.decode(empty(1, 16, latents, 60, 104))

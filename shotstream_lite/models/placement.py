@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from shotstream_lite.attention import fast_backend, processors, use_backend
-from shotstream_lite.codec import Codec, for_cpu, for_gpu, spatial_factor
+from shotstream_lite.codec import Codec, spatial_factor
 from shotstream_lite.errors import CheckpointError, OutOfMemory, about
+from shotstream_lite.models.codec_kernels import for_cpu, for_gpu
 from shotstream_lite.models.configs import PARTS, check_together, read_config
 from shotstream_lite.models.convert import outline
 from shotstream_lite.models.folder import (

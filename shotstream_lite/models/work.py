@@ -20,9 +20,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from shotstream_lite.attention import TILE, busy, fast_backend, use_backend
-from shotstream_lite.codec import compile_norms, for_gpu, latent_frames, pixel_frames, to_frames
+from shotstream_lite.codec import latent_frames, pixel_frames, to_frames
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
+from shotstream_lite.models.codec_kernels import compile_norms, for_gpu
 from shotstream_lite.models.memory import FusedAttention, outlines
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout

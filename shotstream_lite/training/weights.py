@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
-from shotstream_lite.codec import Codec, for_cpu
+from shotstream_lite.codec import Codec
 from shotstream_lite.distributed import gathered, unsharded_class
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import part_folder, read_json, share, writing
+from shotstream_lite.models.codec_kernels import for_cpu
 from shotstream_lite.models.folder import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
 from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
