@@ -5,8 +5,8 @@ import json
 import pytest
 
 from shotstream_lite.commands.train import main as train_main
-from shotstream_lite.toybox2 import dataset
-from shotstream_lite.toybox2.probe import load_probe
+from shotstream_lite.toybox import dataset
+from shotstream_lite.toybox.probe import load_probe
 from shotstream_lite.training import codec, decoder, probe
 
 TINY = ["--steps", "1", "--sample-every", "0"]
@@ -54,7 +54,7 @@ def small_world(monkeypatch):
 
 def test_every_stage_runs_on_films_of_the_second_edition(tmp_path, small_world):
     for stage, options in STAGES.items():
-        assert train_main(["--preset", "toybox2", stage, "--out", str(tmp_path), *options]) == 0
+        assert train_main(["--preset", "toybox", stage, "--out", str(tmp_path), *options]) == 0
     films = dataset.load_films(tmp_path / "films")
     assert len(films) == 2 and films.channels == 6 and films.clip(0, 0).shape[-2:] == (8, 14)
     assert {clip.shape[1] for story in films.clips for clip in story} == {3, 5, 7}

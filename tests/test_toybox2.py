@@ -8,8 +8,8 @@ import torch
 
 from shotstream_lite.codec import latent_frames
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.toybox2 import renderer
-from shotstream_lite.toybox2.captions import (
+from shotstream_lite.toybox import renderer
+from shotstream_lite.toybox.captions import (
     MAX_WORDS,
     WORDS,
     global_caption,
@@ -18,12 +18,12 @@ from shotstream_lite.toybox2.captions import (
     vocabulary,
     words,
 )
-from shotstream_lite.toybox2.dataset import LENGTHS, ToyFilms, key_frames, lengths_of, story_of
-from shotstream_lite.toybox2.probe import Probe
-from shotstream_lite.toybox2.renderer import paint, render, shapes_of
-from shotstream_lite.toybox2.sentences import SENTENCES
-from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
-from shotstream_lite.toybox2.world import HATS, LONGEST_ABSENCE, draw_story
+from shotstream_lite.toybox.dataset import LENGTHS, ToyFilms, key_frames, lengths_of, story_of
+from shotstream_lite.toybox.probe import Probe
+from shotstream_lite.toybox.renderer import paint, render, shapes_of
+from shotstream_lite.toybox.sentences import SENTENCES
+from shotstream_lite.toybox.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
+from shotstream_lite.toybox.world import HATS, LONGEST_ABSENCE, draw_story
 from shotstream_lite.training.batches import drawn_length, next_shot_batch
 from shotstream_lite.training.draws import Draws
 

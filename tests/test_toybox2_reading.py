@@ -10,13 +10,13 @@ from shotstream_lite.evaluation.report import KEPT, figures, table
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.measures import Film
 from shotstream_lite.toybox.dataset import story_of as first_story_of
-from shotstream_lite.toybox2.dataset import lengths_of, story_of
-from shotstream_lite.toybox2.probe import Probe, draw_window
-from shotstream_lite.toybox2.reading import CHUNKS, EVENTS, GAPS, KINDS, compare, measure
-from shotstream_lite.toybox2.renderer import render
-from shotstream_lite.toybox2.sentences import SENTENCES
-from shotstream_lite.toybox2.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
-from shotstream_lite.toybox2.world import FLAGS, HATS
+from shotstream_lite.toybox.dataset import lengths_of, story_of
+from shotstream_lite.toybox.probe import Probe, draw_window
+from shotstream_lite.toybox.reading import CHUNKS, EVENTS, GAPS, KINDS, compare, measure
+from shotstream_lite.toybox.renderer import render
+from shotstream_lite.toybox.sentences import SENTENCES
+from shotstream_lite.toybox.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
+from shotstream_lite.toybox.world import FLAGS, HATS
 
 SHOTS = 12
 RIGHT = ("said/", "kept/", "steady/", "chunk/identity")

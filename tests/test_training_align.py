@@ -12,7 +12,7 @@ from training_run import tiny_films
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import SigmaTable
-from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION
+from shotstream_lite.toybox.truth import IN_FRAME, IN_MOTION
 from shotstream_lite.training.align import Align
 from shotstream_lite.training.batches import next_shot_batch, still_batch
 from shotstream_lite.training.draws import seeded

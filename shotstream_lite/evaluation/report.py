@@ -10,7 +10,7 @@ from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_jso
 from shotstream_lite.measures import Scores
 from shotstream_lite.toybox.probe import CAPTIONED, UNCAPTIONED
 from shotstream_lite.toybox.reading import LOOKS, chance
-from shotstream_lite.toybox2 import reading as second
+from shotstream_lite.toybox import reading as second
 
 CARRIED = "inter-shot consistency (never said, carried across cuts)"
 FRECHET = "Fréchet distance"

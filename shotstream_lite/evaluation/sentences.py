@@ -10,10 +10,10 @@ from tqdm import tqdm
 from shotstream_lite.evaluation.statistics import as_json, difference, interval
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
-from shotstream_lite.toybox2.probe import Probe
-from shotstream_lite.toybox2.reading import EVENTS
-from shotstream_lite.toybox2.sentences import GLOBAL, SENTENCES, Sentence
-from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION
+from shotstream_lite.toybox.probe import Probe
+from shotstream_lite.toybox.reading import EVENTS
+from shotstream_lite.toybox.sentences import GLOBAL, SENTENCES, Sentence
+from shotstream_lite.toybox.truth import IN_FRAME, IN_MOTION
 
 BEFORE = "Wide shot: the red ball and the blue box stand still."  # so that both have been seen
 COLOURS = {"ball": "red", "box": "blue"}

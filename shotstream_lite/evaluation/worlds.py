@@ -15,7 +15,7 @@ from shotstream_lite.toybox import probe as first_probe
 from shotstream_lite.toybox import reading as first_reading
 from shotstream_lite.toybox import renderer as first_renderer
 from shotstream_lite.toybox import world as first
-from shotstream_lite.toybox2 import captions, dataset, probe, reading, renderer, world
+from shotstream_lite.toybox import captions, dataset, probe, reading, renderer, world
 
 
 @dataclass(frozen=True)

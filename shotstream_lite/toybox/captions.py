@@ -1,8 +1,8 @@
 """Plain English for the miniature world: one global caption, one a shot, varied in words and order.
 
-`WORDS` maps every attribute value to the phrases that may stand for it; the templates join them. The toybox's
-vocabulary is exactly the words that can come out of here, so a word outside it can be named to the user instead of
-being swallowed.
+`WORDS` maps every attribute value to the phrases that may stand for it; the templates join them as people write
+prompts ("Close-up of the red ball, waving.", "They meet."). The toybox's vocabulary is exactly the words that can come
+out of here, so a word outside it can be named to the user instead of being swallowed.
 """
 
 import re
@@ -13,115 +13,233 @@ from shotstream_lite.toybox.world import Character, Take, ToyStory
 
 WORDS: dict[str, tuple[str, ...]] = {
     # shape
-    "ball": ("ball", "ball", "circle", "disc"),
-    "box": ("box", "box", "square", "block"),
-    "cone": ("cone", "cone", "triangle", "pyramid"),
+    "ball": ("ball", "ball", "ball", "circle", "disc"),
+    "box": ("box", "box", "box", "square", "block", "cube"),
+    "cone": ("cone", "cone", "cone", "triangle", "pyramid"),
     # colour
-    "red": ("red", "red", "scarlet", "crimson"),
+    "red": ("red", "red", "red", "scarlet", "crimson"),
     "orange": ("orange", "orange", "tangerine"),
-    "yellow": ("yellow", "yellow", "golden", "lemon"),
-    "green": ("green", "green", "emerald"),
-    "blue": ("blue", "blue", "azure"),
+    "yellow": ("yellow", "yellow", "yellow", "golden", "lemon"),
+    "green": ("green", "green", "green", "emerald"),
+    "blue": ("blue", "blue", "blue", "azure"),
     "purple": ("purple", "purple", "violet"),
     # setting
-    "meadow": ("in a meadow", "on the grass", "in a green field", "among the trees"),
-    "desert": ("in the desert", "on the sand among cactuses", "in a hot desert"),
-    "snow": ("in the snow", "on a snowy day", "in a winter landscape"),
-    "city": ("in the city", "in a town at night", "among tall buildings"),
-    "seaside": ("by the sea", "on the beach", "at the seaside"),
+    "meadow": ("in a meadow", "in the meadow", "on the grass", "in a green field", "among the trees", "in a park"),
+    "desert": ("in the desert", "on the sand among cactuses", "in a hot desert", "in a desert"),
+    "snow": ("in the snow", "on a snowy day", "in a winter landscape", "in winter", "on the snow"),
+    "city": ("in the city", "in a city", "in a town at night", "among tall buildings", "in the town", "in the street"),
+    "seaside": ("by the sea", "on the beach", "at the beach", "at the seaside", "on a beach", "near the ocean"),
     # camera
-    "wide": ("wide shot", "long shot", "seen from far away"),
-    "medium": ("medium shot", "mid shot", "seen from the middle distance"),
-    "close": ("close-up", "close shot", "seen from very near"),
-    "pan": ("panning shot", "the camera pans", "the camera moves sideways"),
-    # action
-    "walk_left": ("walks left", "walks to the left", "strolls left", "goes to the left"),
-    "walk_right": ("walks right", "walks to the right", "strolls right", "goes to the right"),
-    "jump": ("jumps", "jumps up and down", "hops", "leaps"),
-    "spin": ("spins", "spins around", "twirls", "turns round and round"),
-    "wave": ("waves", "waves hello", "waves a hand"),
-    "stand": ("stands still", "stands there", "waits", "does not move"),
-    "meet": ("meet", "walk towards each other", "come together"),
+    "wide": ("wide shot", "wide shot", "wide", "long shot", "seen from far away", "from far away", "a wide view"),
+    "medium": ("medium shot", "medium shot", "mid shot", "seen from the middle distance", "a medium view"),
+    "close": ("close-up", "close-up", "close up", "closeup", "close shot", "seen from very near", "from very close"),
+    "pan": ("panning shot", "panning shot", "pan", "the camera pans", "the camera moves sideways"),
 }
+CAMERA_OF = {
+    "wide": ("wide shot", "a wide shot", "long shot", "a wide view"),
+    "medium": ("medium shot", "a medium shot", "mid shot", "a medium view"),
+    "close": ("close-up", "a close-up", "close up", "closeup", "a close shot"),
+    "pan": ("panning shot", "a panning shot", "a pan"),
+}
+# he ..., they ..., somebody ...ing
+ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "walk_left": (
+        ("walks left", "walk left", "walking left"),
+        ("walks to the left", "walk to the left", "walking to the left"),
+        ("strolls left", "stroll left", "strolling left"),
+        ("goes to the left", "go to the left", "going to the left"),
+        ("moves left", "move left", "moving left"),
+        ("runs to the left", "run to the left", "running to the left"),
+        ("walks off to the left", "walk off to the left", "walking off to the left"),
+    ),
+    "walk_right": (
+        ("walks right", "walk right", "walking right"),
+        ("walks to the right", "walk to the right", "walking to the right"),
+        ("strolls right", "stroll right", "strolling right"),
+        ("goes to the right", "go to the right", "going to the right"),
+        ("moves right", "move right", "moving right"),
+        ("runs to the right", "run to the right", "running to the right"),
+        ("walks off to the right", "walk off to the right", "walking off to the right"),
+    ),
+    "jump": (
+        ("jumps", "jump", "jumping"),
+        ("jumps up and down", "jump up and down", "jumping up and down"),
+        ("hops", "hop", "hopping"),
+        ("leaps", "leap", "leaping"),
+        ("jumps for joy", "jump for joy", "jumping for joy"),
+        ("jumps into the air", "jump into the air", "jumping into the air"),
+    ),
+    "spin": (
+        ("spins", "spin", "spinning"),
+        ("spins around", "spin around", "spinning around"),
+        ("twirls", "twirl", "twirling"),
+        ("turns round and round", "turn round and round", "turning round and round"),
+        ("turns around", "turn around", "turning around"),
+        ("turns in circles", "turn in circles", "turning in circles"),
+    ),
+    "wave": (
+        ("waves", "wave", "waving"),
+        ("waves hello", "wave hello", "waving hello"),
+        ("waves a hand", "wave their hands", "waving a hand"),
+        ("waves goodbye", "wave goodbye", "waving goodbye"),
+        ("waves at us", "wave at us", "waving at us"),
+        ("greets us", "greet us", "greeting us"),
+        ("says hello", "say hello", "saying hello"),
+    ),
+    "stand": (
+        ("stands still", "stand still", "standing still"),
+        ("stands there", "stand there", "standing there"),
+        ("waits", "wait", "waiting"),
+        ("does not move", "do not move", "not moving"),
+        ("stands", "stand", "standing"),
+        ("just stands there", "just stand there", "just standing there"),
+        ("does nothing", "do nothing", "doing nothing"),
+    ),
+    "meet": (
+        ("meet", "meet", "meeting"),
+        ("walk towards each other", "walk towards each other", "walking towards each other"),
+        ("come together", "come together", "coming together"),
+        ("meet each other", "meet each other", "meeting each other"),
+        ("meet again", "meet again", "meeting again"),
+    ),
+}
+EVENT_WORDS = {
+    "wind": ("the wind blows", "a gust of wind", "suddenly the wind blows", "it is windy", "a wind comes up"),
+    "bell": ("a bell rings", "the bell rings", "a bell is heard", "suddenly a bell rings"),
+}
+EVENT_TEMPLATES = ("{event}. {shot}.", "{shot} and {event}.", "{shot} {event}.")
 
 GLOBAL = (
     "A story about {cast}, {place}.",
+    "A story about {cast} {place}.",
     "{place}, {cast} have an adventure.",
     "A film {place} with {cast}.",
     "{cast} are friends. It all happens {place}.",
     "{cast} {place}.",
+    "{cast} live {place}.",
+    "A day {place} with {cast}.",
 )
-SHOT = (
-    "{camera}: {who} {action}.",
-    "{camera}, {who} {action}.",
-    "{who} {action}, {camera}.",
-    "{camera}. {who} {action}.",
-    "{camera}: {who} {action} {place}.",
-    "{place}, {who} {action}, {camera}.",
+# {does}: he jumps, they jump; {doing}: jumping
+WITH_CAMERA = (
+    "{camera}: {who} {does}.",
+    "{camera}: {who} {does}.",
+    "{camera}, {who} {does}.",
+    "{who} {does}, {camera}.",
+    "{camera}. {who} {does}.",
+    "{camera}: {who} {is_} {doing}.",
+    "{who} {is_} {doing}, {camera}.",
+    "{of} of {who} {doing}.",
+    "{of} of {who}, {doing}.",
+    "{of} of {who} as {they} {does}.",
+    "{camera}, we see {who} {bare}.",
 )
-SHOT_AWAY = SHOT[-2:]  # when the story leaves its home, the caption has to say where to
-MEET = ("{camera}: {who} and {other} {action}.", "{who} and {other} {action}, {camera}.")
-MEET_AWAY = ("{camera}: {place}, {who} and {other} {action}.",)
+WITHOUT_CAMERA = (
+    "{who} {does}.",
+    "now {who} {does}.",
+    "then {who} {does}.",
+    "{who} {is_} {doing}.",
+    "{who} {doing}.",
+    "cut to {who} {doing}.",
+    "cut to: {who}, {doing}.",
+    "back to {who}, {doing}.",
+    "we see {who} {bare}.",
+)
+CLOSE = ("zoom in on {who} {doing}.",)
+PAN = ("the camera pans while {who} {does}.", "the camera pans as {who} {does}.")
+STANDING = ("{of} of {who}.", "{camera}: {who}.", "{who}, {camera}.")  # who does nothing may go without a word about it
 
 MAX_WORDS = 64  # tokens a caption may have, global part included
 
 
 def global_caption(story: ToyStory, rng: np.random.Generator) -> str:
     """What holds for the whole story: the cast and the place where most of it happens."""
-    cast = " and ".join(name(who, rng, "a") for who in story.cast)
-    return _say(_choose(rng, GLOBAL), cast=cast, place=_phrase(rng, _home(story)))
+    cast = _listed([_article(who, rng, "a") for who in story.cast])
+    return _say(_choose(rng, GLOBAL), cast=cast, place=_phrase(rng, story.home))
 
 
 def shot_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
     """Who does what in this shot, how it is filmed, and where if the place is not the story's usual one."""
-    return _describe(story, take, rng, away=take.place.setting != _home(story))
+    return _describe(take, rng, story.cast, away=take.place.setting != story.home)
 
 
 def scene_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
     """A shot on its own, for a model that knows no stories: always says where, and nothing of the rest of the cast."""
-    return _describe(story, take, rng, away=True)
+    return _describe(take, rng, None, away=True)
 
 
-def _describe(story: ToyStory, take: Take, rng: np.random.Generator, away: bool) -> str:
-    """`away` names the place for certain."""
-    if take.action == "meet":
-        template = _choose(rng, MEET_AWAY if away else MEET)
+def _describe(take: Take, rng: np.random.Generator, cast: tuple[Character, ...] | None, away: bool) -> str:
+    """`cast` is what a short name may refer to; `away` names the place for certain."""
+    several = len(take.cast) == 2
+    template = _choose(rng, WITH_CAMERA if rng.random() < 0.85 else WITHOUT_CAMERA)
+    if take.camera in ("close", "pan") and rng.random() < 0.15:
+        template = _choose(rng, CLOSE if take.camera == "close" else PAN)
+    if take.action == "stand" and rng.random() < 0.3:
+        template = _choose(rng, STANDING)
+    if away or rng.random() < 0.25:
+        if rng.random() < 0.3:
+            template = "{place}, " + template
+        else:  # after the action, or the name where nothing is said of one
+            spot = r"\{(does|doing|bare)\}" if re.search("{(does|doing|bare)}", template) else r"\{who\}"
+            template = re.sub(spot, r"\g<0> {place}", template, count=1)
+    singular, plural, doing = ACTION_WORDS[take.action][int(rng.integers(len(ACTION_WORDS[take.action])))]
+    if several and cast is not None and len(cast) == 2 and rng.random() < 0.3:
+        who = _choose(rng, ("they", "the two", "both", "both of them", "the two friends", "they both"))
     else:
-        template = _choose(rng, SHOT_AWAY if away else SHOT)
-    who = [name(story.cast[i], rng, "the") for i in take.subjects]
-    return _say(
+        who = _listed([name(one, rng, cast) for one in take.cast])
+    text = _say(
         template,
-        who=who[0],
-        other=who[-1],
-        action=_phrase(rng, take.action),
+        who=who,
+        does=plural if several else singular,
+        doing=doing,
+        bare=plural,
+        is_="are" if several else "is",
+        they="they" if several else "it",
         camera=_phrase(rng, take.camera),
+        of=_choose(rng, CAMERA_OF[take.camera]),
         place=_phrase(rng, take.place.setting),
     )
+    if take.event != "none":
+        before, meanwhile, after = EVENT_TEMPLATES
+        pattern = _choose(rng, (before, meanwhile, after, after))
+        told = text[:-1] if pattern != after else text
+        text = _say(pattern, shot=told, event=_choose(rng, EVENT_WORDS[take.event]))
+    return text
 
 
-def name(who: Character, rng: np.random.Generator, article: str) -> str:
-    """The way captions speak of somebody: "the red ball", never of hat or stripe."""
+def name(who: Character, rng: np.random.Generator, cast: tuple[Character, ...] | None) -> str:
+    """How captions speak of somebody: "the red ball", or shorter where that is clear; never of hat or stripe."""
     colour, shape = _phrase(rng, who.colour), _phrase(rng, who.shape)
-    article = "an" if article == "a" and colour[0] in "aeiou" else article
-    return f"{article} {colour} {shape}"
+    if cast is not None and rng.random() < 0.3:
+        if sum(other.shape == who.shape for other in cast) == 1:
+            return f"the {shape}"
+        if sum(other.colour == who.colour for other in cast) == 1:
+            return f"the {colour} one"
+    return f"the {colour} {shape}" if rng.random() < 0.9 else _article(who, rng, "a")
+
+
+def _article(who: Character, rng: np.random.Generator, article: str) -> str:
+    colour, shape = _phrase(rng, who.colour), _phrase(rng, who.shape)
+    return f"{article}{'n' if colour[0] in 'aeiou' else ''} {colour} {shape}"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def vocabulary() -> list[str]:
     """Every word and punctuation mark a caption can contain, lower case, sorted."""
-    text = " ".join(phrase for phrases in WORDS.values() for phrase in phrases)
-    templates = GLOBAL + SHOT + MEET + MEET_AWAY
-    text += " a an the shot : " + " ".join(re.sub(r"\{\w+\}", " ", t) for t in templates)
+    phrases = [
+        phrase for options in (*WORDS.values(), *CAMERA_OF.values(), *EVENT_WORDS.values()) for phrase in options
+    ]
+    phrases += [form for actions in ACTION_WORDS.values() for forms in actions for form in forms]
+    phrases += [re.sub(r"\{\w+\}", " ", t) for t in (*GLOBAL, *WITH_CAMERA, *WITHOUT_CAMERA, *CLOSE, *PAN, *STANDING)]
+    text = " ".join(phrases) + " a an the one they it the two friends both of them and is are shot : , . !"
     return sorted(set(words(text)))
 
 
 def words(text: str) -> list[str]:
     """Splits as the toybox tokenizer does: lower-case words, each punctuation mark alone."""
     return re.findall(r"\w+|[^\w\s]", text.lower())
-
-
-def _home(story: ToyStory) -> str:
-    settings = [take.place.setting for take in story.takes]
-    return max(settings, key=settings.count)
 
 
 def _say(template: str, **parts: str) -> str:

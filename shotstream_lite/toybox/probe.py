@@ -1,10 +1,10 @@
-"""Reads a shot back: which character, where, filmed how, doing what, and everything captions never say.
+"""Reads a film back: who is on screen, where, filmed how, doing what, and everything captions never say.
 
-A small convolutional classifier over nine frames of a shot. It is the oracle of all toybox measurements, so its own
-accuracy on real film is measured and printed beside every figure it gives (`accuracy`).
+A small convolutional network reads single frames; three more convolutions over nine of them, a quarter of a second
+apart, tell what moves. It is the oracle of all measurements in the miniature world, so its own accuracy on real film
+is measured and printed beside every figure it gives (`accuracy`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,165 +17,126 @@ from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_file
 from shotstream_lite.models.convert import check_fit, read_checkpoint
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, story_of
-from shotstream_lite.toybox.renderer import render
-from shotstream_lite.toybox.world import (
-    ACTIONS,
-    CAMERAS,
-    COLOURS,
-    HATS,
-    SETTINGS,
-    SHAPES,
-    STRIPES,
-    SUNS,
-    TINTS,
-    Take,
-    ToyStory,
-)
+from shotstream_lite.toybox.renderer import paint, shapes_of
+from shotstream_lite.toybox.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
+from shotstream_lite.toybox.world import LONGEST, Take, ToyStory
 
-# What a caption says, and what only memory can know. "landmarks" are the two slots taken of four.
-CAPTIONED = {"shape": SHAPES, "colour": COLOURS, "setting": SETTINGS, "camera": CAMERAS, "action": ACTIONS}
-UNCAPTIONED = {
-    "hat": HATS,
-    "stripe": STRIPES,
-    "tint": TINTS,
-    "sun": SUNS,
-    "landmarks": ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)),
-}
-READS = CAPTIONED | UNCAPTIONED
-FRAMES = 9  # every fourth of 33
+FRAMES, STRIDE = 9, 4  # that motion is read from
 PROBE_FILE = Path(__file__).parent.parent / "weights" / "toybox" / "probe" / "model.safetensors"
 
 
-HIDDEN = -1  # the answer is out of the picture
-
-
-def truth(story: ToyStory, take: Take) -> dict[str, int]:
-    """The right answer to every question, as an index into READS. Of two characters the left one counts.
-
-    Near cameras do not show the whole place, so there the sun and the landmarks are HIDDEN.
-    """
-    who, place = story.cast[take.subjects[0]], take.place
-    values = {
-        "shape": who.shape,
-        "colour": who.colour,
-        "setting": place.setting,
-        "camera": take.camera,
-        "action": take.action,
-        "hat": who.hat,
-        "stripe": who.stripe,
-        "tint": story.tint,
-        "sun": place.sun,
-        "landmarks": place.landmarks,
-    }
-    answers = {name: READS[name].index(value) for name, value in values.items()}
-    return answers if take.camera in ("wide", "pan") else answers | {"sun": HIDDEN, "landmarks": HIDDEN}
-
-
-def probe_frames(shot: np.ndarray) -> np.ndarray:
-    """The nine frames the probe looks at, evenly spread. Shape: uint8 [frames, H, W, 3] to [9, H, W, 3]."""
-    return shot[np.linspace(0, len(shot) - 1, FRAMES).round().astype(int)]
-
-
 class Probe(nn.Module):
-    """Frames one by one through strided convolutions, time by two more, and a linear head a question."""
+    """Frames one by one through strided convolutions, time by two more, and a linear head for every question."""
 
     def __init__(self) -> None:
         super().__init__()
-        # (in, out, stride); the map that is read is 4x6 cells
-        layers = ((3, 24, 2), (24, 48, 2), (48, 48, 1), (48, 96, 2), (96, 96, 1), (96, 128, 2))
+        # (in, out, kernel, stride): 128x224 pixels to 8x14 cells
+        layers = ((3, 32, 4, 4), (32, 64, 3, 2), (64, 64, 3, 1), (64, 96, 3, 2), (96, 96, 3, 1))
         self.frame = nn.Sequential(
             *(
-                nn.Sequential(nn.Conv2d(a, b, 3, stride=stride, padding=1), nn.GroupNorm(8, b), nn.GELU())
-                for a, b, stride in layers
+                nn.Sequential(nn.Conv2d(a, b, k, stride=s, padding=k % 2), nn.GroupNorm(8, b), nn.GELU())
+                for a, b, k, s in layers
             )
         )
-        self.places = nn.Conv2d(128, 16, 1)  # what is where: landmarks, sun, walking
-        self.time = nn.Sequential(
-            nn.Conv1d(2 * 128 + 16 * 24, 192, 3, padding=1), nn.GELU(), nn.Conv1d(192, 192, 3, padding=1), nn.GELU()
+        self.places = nn.Conv2d(96, 16, 1)  # what is where
+        self.mix = nn.Sequential(nn.Linear(2 * 96 + 16 * 8 * 14, 256), nn.GELU())
+        self.time = nn.Sequential(nn.Conv1d(256, 128, 3), nn.GELU(), nn.Conv1d(128, 128, 3), nn.GELU())
+        self.still_heads = nn.ModuleDict({name: nn.Linear(256, len(v)) for name, v in IN_FRAME.items()})
+        self.motion_heads = nn.ModuleDict(
+            {name: nn.Linear(128 * (FRAMES - 4), len(v)) for name, v in IN_MOTION.items()}
         )
-        self.heads = nn.ModuleDict({name: nn.Linear(384, len(values)) for name, values in READS.items()})
 
-    def features(self, shots: Tensor) -> Tensor:
-        """What all heads read. Shape: uint8 [batch, 9, H, W, 3] to [batch, 384]."""
-        pixels = shots.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
-        cells = self.frame(pixels)
-        pooled = torch.cat([cells.mean((2, 3)), cells.amax((2, 3)), self.places(cells).flatten(1)], dim=1)
-        steps = self.time(pooled.unflatten(0, shots.shape[:2]).transpose(1, 2))
-        return torch.cat([steps.mean(2), steps.amax(2)], dim=1)
+    def features(self, frames: Tensor) -> Tensor:
+        """What the heads of single frames read. Shape: uint8 [n, H, W, 3] to [n, 256]."""
+        cells = self.frame(frames.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        places = self.places(cells).flatten(1)
+        return self.mix(torch.cat([cells.mean((2, 3)), cells.amax((2, 3)), places], dim=1))
 
-    def forward(self, shots: Tensor) -> dict[str, Tensor]:
-        """Logits by question. Shape: uint8 [batch, 9, H, W, 3] to [batch, choices] each."""
-        features = self.features(shots)
-        return {name: head(features) for name, head in self.heads.items()}
+    def stills(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits by question. Shape: [n, 256] to [n, choices] each."""
+        return {name: head(features) for name, head in self.still_heads.items()}
+
+    def motion(self, features: Tensor) -> dict[str, Tensor]:
+        """Logits by question. Shape: [n, 9, 256], frames `STRIDE` apart, to [n, choices] each."""
+        steps = self.time(features.transpose(1, 2)).flatten(1)
+        return {name: head(steps) for name, head in self.motion_heads.items()}
 
     @torch.no_grad()
-    def read(self, shot: np.ndarray) -> dict[str, int]:
-        """The answers for one shot, uint8 [frames, H, W, 3], as indices into READS."""
-        logits = self(torch.from_numpy(probe_frames(shot))[None])
-        return {name: int(values.argmax()) for name, values in logits.items()}
+    def read(self, shot: Tensor) -> dict[str, Tensor]:
+        """Every frame of a shot: uint8 [frames, H, W, 3] to log-probabilities [frames, choices]; and of what moves,
+        [windows, choices], a window of nine frames beginning at every fourth."""
+        features = torch.cat([self.features(part) for part in shot.split(32)])
+        steps = features[::STRIDE]
+        if len(steps) < FRAMES:  # a short shot stands still at its end
+            steps = torch.cat([steps, steps[-1:].expand(FRAMES - len(steps), -1)])
+        windows = steps.unfold(0, FRAMES, 1).transpose(1, 2)
+        return {name: v.log_softmax(1) for name, v in (self.stills(features) | self.motion(windows)).items()}
 
 
-def load_probe(path: Path = PROBE_FILE) -> Probe:
-    """The shipped probe. Raises CheckpointError."""
-    probe = Probe()
-    state = read_checkpoint(path)
-    check_fit(probe, {name: (name, tensor) for name, tensor in state.items()})
-    probe.load_state_dict(state)
-    return probe.eval().requires_grad_(False)
+def window(story: ToyStory, take: Take, start: int) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """Nine frames of real film from number `start` on, uint8 [9, H, W, 3], and the answers at each, int [9]."""
+    tables = shapes_of(story, take, STRIDE * (FRAMES - 1) + 1, start)
+    frames = paint(*(torch.from_numpy(table[::STRIDE].copy()) for table in tables))
+    return frames, truth(story, take, start + STRIDE * np.arange(FRAMES))
 
 
-@dataclass(frozen=True)
-class RealFilm:
-    """Rendered shots with their answers: frames uint8 [n, 9, H, W, 3], answers by question [n]."""
+def draw_window(generator: torch.Generator, first: int = 0, stories: int = HELD_OUT_SEED) -> tuple:
+    """A `window` of any shot of stories number `first` and after, from anywhere in it."""
 
-    frames: Tensor
-    answers: dict[str, Tensor]
+    def number(below: int) -> int:
+        return int(torch.randint(below, (1,), generator=generator, device="cpu"))
+
+    story = story_of(first + number(stories))
+    return window(story, story.takes[number(len(story.takes))], number(LONGEST - STRIDE * (FRAMES - 1)))
 
 
-def real_film(shots: int, seed: int) -> RealFilm:
-    """Shots of stories from `seed` on, four a story."""
-    frames, answers = [], []
-    while len(frames) < shots:
-        story = story_of(seed, shots=4)
-        seed += 1
-        for take in story.takes:
-            frames.append(probe_frames(render(story, take)))
-            answers.append(truth(story, take))
-    columns = {name: torch.tensor([a[name] for a in answers]) for name in READS}
-    return RealFilm(torch.from_numpy(np.stack(frames)), columns)
+def questions(probe: Probe, frames: Tensor, answers: list[dict[str, np.ndarray]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Logits and right answers by question, of windows uint8 [n, 9, H, W, 3]: of single frames, [9 n, choices] and
+    [9 n], and of what moves, [n, choices] and [n]."""
+    features = probe.features(frames.flatten(0, 1))
+    logits = probe.stills(features) | probe.motion(features.unflatten(0, (-1, FRAMES)))
+    right = {name: torch.from_numpy(np.stack([a[name] for a in answers])).to(frames.device) for name in logits}
+    return {name: (v, right[name][:, 0] if name in IN_MOTION else right[name].flatten()) for name, v in logits.items()}
 
 
 @torch.no_grad()
-def accuracy(probe: Probe, film: RealFilm, batch: int = 50) -> dict[str, float]:
-    """Share of right answers, question by question, where the answer is to be seen."""
-    right = dict.fromkeys(READS, 0)
-    for start in range(0, len(film.frames), batch):
-        window = slice(start, start + batch)
-        for name, logits in probe(film.frames[window]).items():
-            right[name] += int((logits.argmax(1) == film.answers[name][window]).sum())
-    return {name: count / int((film.answers[name] != HIDDEN).sum()) for name, count in right.items()}
-
-
-def held_out(shots: int = 400) -> RealFilm:
-    """Film no stage was trained on."""
-    return real_film(shots, HELD_OUT_SEED)
+def accuracy(probe: Probe, windows: int = 300, batch: int = 20) -> dict[str, float]:
+    """Share of right answers on held-out film, question by question, where the answer is to be seen."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    right, asked = dict.fromkeys(IN_FRAME | IN_MOTION, 0), dict.fromkeys(IN_FRAME | IN_MOTION, 0)
+    for _ in range(windows // batch):
+        drawn = [draw_window(generator, HELD_OUT_SEED, 10_000) for _ in range(batch)]
+        answered = questions(probe, torch.stack([frames for frames, _ in drawn]), [answers for _, answers in drawn])
+        for name, (logits, answer) in answered.items():
+            right[name] += int((logits.argmax(1) == answer).sum())
+            asked[name] += int((answer != HIDDEN).sum())
+    return {name: right[name] / max(1, asked[name]) for name in right}
 
 
 def blemish(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Softens and roughens frames about as much as codec and model do, so that the probe reads through it.
 
-    Shape: uint8 [batch, 9, H, W, 3], same out.
+    Shape: uint8 [frames, H, W, 3], same out.
     """
-    pixels = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
-    kernel = pixels.new_tensor([0.25, 0.5, 0.25])
-    plain = {"dtype": torch.float32, "device": "cpu"}
-    if torch.rand(1, generator=generator, **plain) < 0.5:
-        pixels = F.conv2d(pixels, kernel.view(1, 1, 1, 3).expand(3, 1, 1, 3), padding=(0, 1), groups=3)
-        pixels = F.conv2d(pixels, kernel.view(1, 1, 3, 1).expand(3, 1, 3, 1), padding=(1, 0), groups=3)
-    pixels = pixels + 8 * torch.rand(1, generator=generator, dtype=torch.float32, device="cpu") * torch.randn(
-        pixels.shape, generator=generator, dtype=torch.float32, device="cpu"
-    )
-    return pixels.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).unflatten(0, frames.shape[:2])
+
+    def chance() -> float:
+        return float(torch.rand(1, generator=generator, dtype=torch.float32, device="cpu"))
+
+    pixels = frames.permute(0, 3, 1, 2).float()
+    softer = pixels.new_tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]]).div(16).expand(3, 1, 3, 3)
+    for _ in range(int(3 * chance())):
+        pixels = F.conv2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), softer, groups=3)
+    grain = torch.randn(pixels.shape, generator=generator, dtype=torch.float32, device="cpu")
+    return (pixels + 8 * chance() * grain).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def load_probe(path: Path) -> Probe:
+    """A probe from its file. Raises CheckpointError."""
+    probe = Probe()
+    state = read_checkpoint(path)
+    check_fit(probe, {name: (name, tensor) for name, tensor in state.items()})
+    probe.load_state_dict(state)
+    return probe.eval().requires_grad_(False)
 
 
 def save_probe(probe: Probe, path: Path) -> None:

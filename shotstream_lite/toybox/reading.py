@@ -1,6 +1,11 @@
-"""What the probe reads in a film against what was asked, and against what the film itself showed before."""
+"""What the probe reads in a film against what was asked, and against how the film itself first showed a thing.
 
-from collections.abc import Iterable
+A viewer judges by the first time: a hat that changes in shot 3 is wrong from then on, however faithfully it stays
+changed. So everything is compared with its first appearance (`kept/`), or, when the first shots were given and are
+real, with the truth; what the wind or the bell changed on screen counts as changed from then on.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,98 +13,222 @@ import torch
 from shotstream_lite.measures import (
     Film,
     Scores,
-    consistency,
     find_cuts,
     is_dynamic,
     planned_cuts,
+    psnr,
     sharpness,
     shot_cut_accuracy,
 )
-from shotstream_lite.toybox.probe import CAPTIONED, FRAMES, HIDDEN, UNCAPTIONED, Probe, probe_frames, truth
+from shotstream_lite.toybox.probe import Probe
+from shotstream_lite.toybox.truth import HIDDEN, IN_FRAME, IN_MOTION, truth
+from shotstream_lite.toybox.world import FLAGS, HATS, LONGEST, Take, ToyStory
 
-LOOKS = {"character": ("shape", "colour", "hat", "stripe"), "background": ("setting", "tint")}
-"""What should stay the same within a shot whatever its camera does, by the probe's heads."""
+Reading = dict[str, np.ndarray]
+"""Log-probabilities of all answers by question, [frames or windows, choices], of one shot (`Probe.read`)."""
 
-
-def prompt_following(films: Iterable[Film], probe: Probe) -> tuple[Scores, Scores]:
-    """Reads every shot once.
-
-    Returns:
-        captioned: what the caption asked for is there (paper: text alignment); "character": shape and colour.
-        carried: inter-shot consistency. Does an unmentioned attribute equal what the probe read when the same character
-        (hat, stripe) or place (landmarks, sun) was last seen, or in the shot before (tint)? Only where there was a last
-        time, and where the camera asked for shows it: near shots tell nothing of sun and landmarks.
-    """
-    both = [_compare(film, [probe.read(shot) for shot in film.shots]) for film in films]
-    parts = zip(*both, strict=True)
-    captioned, carried = ({name: np.stack([film[name] for film in part]) for name in part[0]} for part in parts)
-    return captioned, carried
+KINDS = ("hat", "stripe", "emblem", "tint", "sun", "landmarks", "far", "flag")  # what captions never say
+ASKED = {  # what they say, and the questions that have to be right for it
+    "character": ("shape", "colour", "other shape", "other colour"),
+    "setting": ("setting",),
+    "camera": ("camera",),
+    "action": ("action",),
+}
+EVENTS = {"wind": ("hat", HATS.index("none")), "bell": ("flag", FLAGS.index("up"))}
+LOOKS = ("shape", "colour", "hat", "stripe")  # who somebody is, for a comparison of chunks
+GAPS = {"seen 1 shot ago": (1, 1), "2 or 3": (2, 3), "4 to 6": (4, 6), "7 to 12": (7, 12), "7 or more": (7, np.inf)}
+FIRST_CHUNK, CHUNK = 9, 12  # pixel frames of three latents
+CHUNKS = 1 + (LONGEST - FIRST_CHUNK) // CHUNK
 
 
 def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
-    """Everything that is measured of one film of the miniature world, as arrays [1, shots, ...].
+    """Everything that is measured of one film, as arrays [1, shots, ...].
 
-    Names: `said/...`, `carried/...` (see `prompt_following`), `read/...` (what the probe read, as an index),
-    `intra/...` (consistency within a shot), `cuts/SCA` [1, 1], `quality/...`, `features` [1, shots, 384].
+    Names: those of `compare`, and `cuts/SCA` [1, 1], `quality/dynamic degree`, `quality/sharpness`, `quality/PSNR, dB`
+    (of what went through a codec), `chunk/sharpness` [1, shots, chunks], `features` [1, shots, 256].
     """
-    readings = [probe.read(shot) for shot in film.shots]
-    captioned, carried = _compare(film, readings)
-    looks = [_looks(probe, shot) for shot in film.shots]
-    lengths = [len(shot) for shot in film.shots]
-    cuts = find_cuts(np.concatenate(film.shots), fps)
-    frames = torch.from_numpy(np.stack([probe_frames(shot) for shot in film.shots]))
+    shots = film.shots
     with torch.inference_mode():
-        features = probe.features(frames).numpy()
-    scores = {f"said/{name}": values for name, values in captioned.items()}
-    scores |= {f"carried/{name}": values for name, values in carried.items()}
-    scores |= {f"read/{name}": [reading[name] for reading in readings] for name in UNCAPTIONED}
-    scores |= {f"intra/{name}": [consistency(look[name]) for look in looks] for name in LOOKS}
-    scores["cuts/SCA"] = [shot_cut_accuracy(cuts, planned_cuts(lengths), sum(lengths))]
-    scores["quality/dynamic degree"] = [is_dynamic(shot, fps) for shot in film.shots]
-    scores["quality/sharpness"] = [sharpness(shot) for shot in film.shots]
-    scores["features"] = features
+        read = [probe.read(torch.from_numpy(shot)) for shot in shots]
+        features = [probe.features(torch.from_numpy(shot[::4])).mean(0).numpy() for shot in shots]
+    scores = compare(film.story, [{name: v.numpy() for name, v in one.items()} for one in read], film.given)
+    lengths = [len(shot) for shot in shots]
+    cuts = shot_cut_accuracy(find_cuts(np.concatenate(shots), fps), planned_cuts(lengths), sum(lengths))
+    by_chunk = [[sharpness(shot[part]) if len(shot) > part.start else np.nan for part in _chunks()] for shot in shots]
+    originals = film.original.shots if film.original else []
+    noise = [psnr(*pair) for pair in zip(shots, originals, strict=True)] if originals else [np.nan] * len(shots)
+    more = {
+        "quality/PSNR, dB": noise,
+        "cuts/SCA": [cuts],
+        "quality/dynamic degree": [is_dynamic(shot, fps) for shot in shots],
+        "quality/sharpness": [sharpness(shot) for shot in shots],
+        "chunk/sharpness": by_chunk,
+        "features": features,
+    }
+    return scores | {name: np.asarray(values, float)[None] for name, values in more.items()}
+
+
+def compare(story: ToyStory, readings: Sequence[Reading], given: int = 0) -> Scores:
+    """One film, read frame by frame, against its story.
+
+    Names:
+        said/...: what the caption asked for is there; said/wind, said/bell: what they change has changed at the end.
+        kept/KIND [1, shots, 2]: a thing captions do not say looks as it did when it was first seen, for each character
+            on screen or the place; gap/KIND: how many shots ago it was last seen, 1 is the shot before; changed/KIND:
+            1 where a wind or bell has changed it meanwhile; read/KIND: the answer that was read, as an index.
+        bleed/...: the shot shows what the caption before asked for, where this one asks for something else.
+        steady/hat, steady/shape: the same in all frames.
+        chunk/identity [1, shots, chunks]: the part of `LOOKS` that reads as in the shot's first chunk.
+    """
+    scores: dict[str, list] = {}
+    seen: dict[tuple, tuple[int, int, bool]] = {}  # (kind, whose): what it looks like, since when unseen, changed?
+    previous: dict[str, np.ndarray] | None = None
+    for shot, (take, logits) in enumerate(zip(story.takes, readings, strict=True)):
+        frames = len(logits["shape"])
+        right = truth(story, take, np.arange(frames))
+        asked = {name: right[name][:1] if name in IN_MOTION else right[name] for name in right}
+        scored = shot >= given
+        row = _said(take, logits, asked)
+        row |= {f"bleed/{name}": np.nan for name in ASKED}
+        if previous is not None:
+            row |= _bleed(logits, asked, previous)
+        row |= {f"steady/{name}": _steady(logits[name], right[name]) for name in ("hat", "shape")}
+        row["chunk/identity"] = _identity(logits, right)
+        for kind in KINDS:
+            columns = [(kind, _owner(kind, take, 0))]
+            if len(take.cast) == 2 and kind in ("hat", "stripe"):
+                columns.append((f"other {kind}", _owner(kind, take, 1)))
+            results = np.full((4, 2), np.nan)
+            for column, (question, whose) in enumerate(columns):
+                before, after = _read(logits[question], right[question])
+                if before is None:
+                    continue
+                known = (kind, whose) in seen
+                looks, last, changed = seen.get((kind, whose), (before, shot, False))
+                if not scored:  # real film shows how it is
+                    shown = right[question][right[question] != HIDDEN]
+                    looks, after, known = int(shown[0]), int(shown[-1]), False
+                results[:, column] = float(before == looks), shot - last, changed, before
+                if not known:
+                    results[:3, column] = np.nan
+                turned = EVENTS.get(take.event, ("",))[0] == question
+                seen[kind, whose] = (after if turned else looks, shot, changed or turned)
+            row |= dict(zip((f"{name}/{kind}" for name in ("kept", "gap", "changed", "read")), results, strict=True))
+        for name, value in row.items():
+            scores.setdefault(name, []).append(value if scored else np.full_like(value, np.nan, dtype=float))
+        previous = asked
     return {name: np.asarray(values, float)[None] for name, values in scores.items()}
 
 
-def chance(scores: Scores, name: str) -> np.ndarray:
-    """How often another story reads the same: what a film without memory would score by its habits, like `carried`.
+def _owner(kind: str, take: Take, number: int) -> object:
+    """Whose thing it is: somebody's, a place's, or the story's."""
+    if kind == "tint":
+        return "story"
+    if kind in ("hat", "stripe", "emblem"):
+        return take.cast[number].shape, take.cast[number].colour
+    return take.place.setting
 
-    A model that gives everybody the same crown carries it across every cut, and only this figure says so.
-    """
-    asked, read = ~np.isnan(scores[f"carried/{name}"]), scores[f"read/{name}"].astype(int)
-    choices = range(len(UNCAPTIONED[name]))
-    by_story = np.stack([((read == choice) & asked).sum(1) for choice in choices], axis=1)  # [stories, choices]
+
+def _answer(logits: np.ndarray, where: np.ndarray) -> int:
+    """What several frames together say."""
+    return int(logits[where].mean(0).argmax())
+
+
+def _read(logits: np.ndarray, right: np.ndarray) -> tuple[int | None, int | None]:
+    """What is read at the beginning and at the end of a shot, where something changes within it; None if unseen."""
+    values = right[right != HIDDEN]
+    if not len(values):
+        return None, None
+    return _answer(logits, right == values[0]), _answer(logits, right == values[-1])
+
+
+def _holds(logits: dict[str, np.ndarray], asked: dict[str, np.ndarray], names: Sequence[str]) -> float:
+    """1 if all of it is read, nan if none of it is to be seen."""
+    seen = [name for name in names if (asked[name] != HIDDEN).any()]
+    if not seen:
+        return np.nan
+    everywhere = {name: np.ones(len(logits[name]), bool) for name in seen}
+    where = {name: everywhere[name] if name in IN_MOTION else asked[name] != HIDDEN for name in seen}
+    return float(all(_answer(logits[n], where[n]) == asked[n][asked[n] != HIDDEN][0] for n in seen))
+
+
+def _said(take: Take, logits: dict[str, np.ndarray], asked: dict[str, np.ndarray]) -> dict[str, float]:
+    row = {f"said/{name}": _holds(logits, asked, names) for name, names in ASKED.items()}
+    for event, (question, result) in EVENTS.items():
+        _, after = _read(logits[question], asked[question]) if take.event == event else (None, None)
+        shown = after is not None and (asked[question] == result).any()
+        row[f"said/{event}"] = float(after == result) if shown else np.nan
+    return row
+
+
+def _bleed(logits: dict[str, np.ndarray], asked: dict, previous: dict) -> dict[str, float]:
+    row = {}
+    for name, questions in ASKED.items():
+        others = [q for q in questions if _asks(asked[q]) != _asks(previous[q])]
+        both = [q for q in questions if HIDDEN not in (_asks(asked[q]), _asks(previous[q]))]
+        if not others or len(both) < len(questions):
+            row[f"bleed/{name}"] = np.nan
+        else:
+            row[f"bleed/{name}"] = float(all(int(logits[q].mean(0).argmax()) == _asks(previous[q]) for q in questions))
+    return row
+
+
+def _asks(answers: np.ndarray) -> int:
+    """The one answer of a shot."""
+    shown = answers[answers != HIDDEN]
+    return int(shown[0]) if len(shown) else HIDDEN
+
+
+def _steady(logits: np.ndarray, right: np.ndarray) -> float:
+    """1 if every stretch of frames in which nothing ought to change reads the same throughout."""
+    parts = [logits[right == value].argmax(1) for value in np.unique(right[right != HIDDEN])]
+    return float(all((part == part[0]).all() for part in parts)) if parts else np.nan
+
+
+def _chunks() -> list[slice]:
+    ends = [FIRST_CHUNK + CHUNK * i for i in range(CHUNKS)]
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _identity(logits: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarray:
+    """By chunk, the part of `LOOKS` that reads as in the first; nan where the two cannot be compared."""
+    first = _chunks()[0]
+    course = np.full(CHUNKS, np.nan)
+    for number, part in enumerate(_chunks()):
+        same = []
+        for name in LOOKS:
+            now, then = right[name][part], right[name][first]
+            value = _asks(then)
+            if value != HIDDEN and (now == value).any():
+                answers = [_answer(logits[name][p], right[name][p] == value) for p in (part, first)]
+                same.append(answers[0] == answers[1])
+        course[number] = np.mean(same) if same else np.nan
+    return course
+
+
+def with_sums(scores: Scores) -> Scores:
+    """With what is asked over several kinds, arrays [stories, shots, ...]: kept/all and what chance would keep, kept
+    by how long ago a thing was last seen, kept although it has changed since it was first seen, and each later chunk's
+    identity by itself."""
+    lucky = np.concatenate([_chance(scores, kind) for kind in KINDS], axis=2)
+    kept, gaps, changed = (
+        np.concatenate([scores[f"{name}/{kind}"] for kind in KINDS], axis=2) for name in ("kept", "gap", "changed")
+    )
+    more = {"kept/all": kept, "kept/all, by chance": lucky, "kept/changed before": np.where(changed == 1, kept, np.nan)}
+    for name, (low, high) in GAPS.items():
+        more[f"kept/{name}"] = np.where((gaps >= low) & (gaps <= high), kept, np.nan)
+    for chunk in range(1, CHUNKS):
+        more[f"chunk/identity {chunk + 1}"] = scores["chunk/identity"][:, :, chunk]
+    return dict(scores) | more
+
+
+def _chance(scores: Scores, kind: str) -> np.ndarray:
+    """How often another story's film reads the same: what a film without memory would keep by its habits."""
+    asked, read = ~np.isnan(scores[f"kept/{kind}"]), np.nan_to_num(scores[f"read/{kind}"]).astype(int)
+    options = range(len(IN_FRAME[kind]))
+    by_story = np.stack([((read == choice) & asked).sum((1, 2)) for choice in options], axis=1)  # [stories, options]
     others = by_story.sum(0) - by_story
     with np.errstate(invalid="ignore"):
         shares = others / others.sum(1, keepdims=True)
-    return np.where(asked, np.take_along_axis(shares, read, axis=1), np.nan)
-
-
-def _compare(film: Film, readings: list[dict[str, int]]) -> tuple[dict[str, list], dict[str, list]]:
-    captioned: dict[str, list] = {name: [] for name in ("character", *CAPTIONED)}
-    carried: dict[str, list] = {name: [] for name in UNCAPTIONED}
-    seen: dict[tuple, int] = {}
-    for take, read in zip(film.story.takes, readings, strict=True):
-        asked = truth(film.story, take)
-        for name in CAPTIONED:
-            captioned[name].append(float(read[name] == asked[name]))
-        captioned["character"].append(captioned["shape"][-1] * captioned["colour"][-1])
-        owner = {"hat": take.subjects[0], "stripe": take.subjects[0], "tint": "light"}
-        for name in UNCAPTIONED:
-            key = (name, owner.get(name, take.place.setting))
-            hidden = asked[name] == HIDDEN
-            carried[name].append(np.nan if hidden or key not in seen else float(read[name] == seen[key]))
-            if not hidden:
-                seen[key] = read[name]
-    return captioned, carried
-
-
-@torch.inference_mode()
-def _looks(probe: Probe, shot: np.ndarray) -> dict[str, np.ndarray]:
-    """What single frames look like to the probe: probabilities of all answers of some heads, float [9, answers].
-
-    The probe reads shots, so each frame is shown to it as a shot that stands still.
-    """
-    frames = torch.from_numpy(probe_frames(shot))
-    logits = probe(frames[:, None].expand(-1, FRAMES, -1, -1, -1))
-    return {name: torch.cat([logits[h].softmax(1) for h in heads], 1).numpy() for name, heads in LOOKS.items()}
+    rows = np.arange(len(read))[:, None, None]
+    return np.where(asked, shares[rows, read], np.nan)

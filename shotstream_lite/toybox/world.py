@@ -1,11 +1,13 @@
 """The miniature world: what can be in a film, and stories drawn from it.
 
-Half of a story is written in its captions (shape, colour, setting, camera, action). The other half never is: hats,
-stripes, the places of landmarks and sun, the tint of the light. Only a memory of earlier shots can carry those
-across a cut, which is what makes the memory measurable.
+Captions say who (shape, colour), where, how filmed and doing what, and that the wind blows or a bell rings. They never
+say what only a memory of earlier shots can know, each kind for one question (`HIDDEN_KINDS`): hats, stripes and
+emblems of characters, landmarks and sun of a place, the tint of the story's light; what a shot shows only in part (the
+emblem when somebody turns round, the thing a pan reveals); and what changes within a shot and stays changed (the wind
+takes a hat, the bell raises a flag).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,114 +16,146 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 SETTINGS = ("meadow", "desert", "snow", "city", "seaside")
 CAMERAS = ("wide", "medium", "close", "pan")
 ACTIONS = ("walk_left", "walk_right", "jump", "spin", "wave", "stand", "meet")
+EVENTS = ("none", "wind", "bell")
 
 # What captions never say.
-HATS = ("top hat", "party hat", "crown", "beanie")
+HATS = ("top hat", "party hat", "crown", "beanie", "none")
 STRIPES = ("low", "middle", "high")
+EMBLEMS = ("dot", "square", "triangle")
 TINTS = ("neutral", "warm", "cool")
 SUNS = ("left", "right")
-LANDMARK_SLOTS = 4  # two of them are taken in every place
+LANDMARKS = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # the two of four slots that are taken
+FAR = ("house", "tent", "tower")  # beyond the right edge of a wide shot: only a pan shows it
+FLAGS = ("down", "up")
 
 FPS = 16
-HEIGHT, WIDTH = 64, 96
-SHOT_FRAMES = 33
+HEIGHT, WIDTH = 128, 224
+SHOT_FRAMES = 45  # about three seconds, the usual length: four chunks
+LONGEST = 81  # frames of the longest shot that is ever trained
+
+EVENT_START, EVENT_FRAMES = 14, 10  # when something changes within a shot, and how long it takes
+LONGEST_ABSENCE = 12
 
 
 @dataclass(frozen=True)
 class Character:
-    """Someone in the cast. `shape` and `colour` are written in captions, `hat` and `stripe` never."""
+    """Someone in the cast. `shape` and `colour` are written in captions, the rest never."""
 
     shape: str
     colour: str
     hat: str
     stripe: str
+    emblem: str
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a shot happens. Captions name the `setting`; `landmarks` (slots taken) and `sun` are left out."""
+    """Where a shot happens. Captions name the `setting` only."""
 
     setting: str
     landmarks: tuple[int, int]
     sun: str
+    far: str
+    flag: str
 
 
 @dataclass(frozen=True)
 class Take:
-    """One shot before it is drawn: who (indices into the cast), where, how filmed, doing what.
+    """One shot before it is drawn: who, where, how filmed, doing what, and what changes meanwhile.
 
-    `x` is where the subject stands (stage units, the stage is 1.5 wide) and `beat` where its motion starts, in [0, 1).
+    Attributes:
+        cast: the characters on screen as they look when the shot begins, the left one first.
+        place: as it looks when the shot begins.
+        event: "wind" takes the first character's hat, "bell" raises the flag; from then on both stay so.
+        x: where the subject stands (stage units, a picture is 1 high and 1.75 wide at a wide shot).
+        beat: where its motion starts, in [0, 1).
     """
 
-    subjects: tuple[int, ...]
+    cast: tuple[Character, ...]
     place: Place
     camera: str
     action: str
+    event: str
     x: float
     beat: float
+
+    @property
+    def after(self) -> tuple[tuple[Character, ...], Place]:
+        """Cast and place as the shot leaves them."""
+        cast, place = self.cast, self.place
+        if self.event == "wind":
+            cast = (replace(cast[0], hat="none"), *cast[1:])
+        elif self.event == "bell":
+            place = replace(place, flag="up")
+        return cast, place
 
 
 @dataclass(frozen=True)
 class ToyStory:
-    """A cast, a light, and the shots they play in."""
+    """A cast as it looks in the beginning, the usual place, a light, and the shots."""
 
     cast: tuple[Character, ...]
+    home: str
     tint: str
-    takes: tuple[Take, ...] = field(default=())
+    takes: tuple[Take, ...]
 
 
-def draw_story(rng: np.random.Generator, shots: int = 4) -> ToyStory:
-    """Draws a story whose shots cut between characters and bring one back after an absence.
+def draw_story(rng: np.random.Generator, shots: int = 12) -> ToyStory:
+    """Draws a story: shots cut between characters, some go away for up to twelve shots and come back, places too.
 
     Args:
         rng: the only source of randomness; the same generator state gives the same story.
         shots: number of shots, at least 1.
     """
-    size = int(rng.choice([2, 3], p=[0.7, 0.3]))
+    size = int(rng.choice([2, 3, 4], p=[0.5, 0.35, 0.15]))
     looks = rng.permutation([(s, c) for s in SHAPES for c in COLOURS])[:size]
-    cast = tuple(Character(str(s), str(c), _pick(rng, HATS), _pick(rng, STRIPES)) for s, c in looks)
-    places = {s: _draw_place(rng, s) for s in SETTINGS}  # a place looks the same whenever the story returns to it
-    home = _pick(rng, SETTINGS)
-    who = _draw_order(rng, size, shots)
+    cast = [Character(str(s), str(c), _pick(rng, HATS[:4]), _pick(rng, STRIPES), _pick(rng, EMBLEMS)) for s, c in looks]
+    first_cast = tuple(cast)
+    settings = [str(s) for s in rng.permutation(SETTINGS)[:2]]
+    places = {s: _draw_place(rng, s) for s in settings}  # a place looks the same whenever the story returns to it
+    back = [0] * size  # the first shot in which each may be seen again
     takes: list[Take] = []
-    for subject in who:
-        away = rng.random() < 0.1
-        place = places[_pick(rng, SETTINGS)] if away else places[home]
-        take = _draw_take(rng, subject, size, place)
-        while takes and _jump_cut(takes[-1], take):
-            take = _draw_take(rng, subject, size, place)
+    here, before = settings[0], -1
+    for shot in range(shots):
+        if rng.random() < (0.15 if here == settings[0] else 0.6):
+            here = settings[1] if here == settings[0] else settings[0]
+        present = [i for i in range(size) if back[i] <= shot] or [int(np.argmin(back))]
+        others = [i for i in present if i != before] or present
+        subject = before if before in present and rng.random() < 0.25 else int(rng.choice(others))
+        beside = [i for i in present if i != subject]
+        subjects = (subject, int(rng.choice(beside))) if beside and rng.random() < 0.25 else (subject,)
+        take = _draw_take(rng, tuple(cast[i] for i in subjects), places[here])
         takes.append(take)
-    return ToyStory(cast, _pick(rng, TINTS), tuple(takes))
+        after, places[here] = take.after
+        for i, who in zip(subjects, after, strict=True):
+            cast[i] = who
+            if rng.random() < 0.3:
+                back[i] = shot + 2 + int(rng.integers(LONGEST_ABSENCE))
+        before = subject
+    return ToyStory(first_cast, settings[0], _pick(rng, TINTS), tuple(takes))
 
 
 def _draw_place(rng: np.random.Generator, setting: str) -> Place:
-    slots = sorted(int(s) for s in rng.permutation(LANDMARK_SLOTS)[:2])
-    return Place(setting, (slots[0], slots[1]), _pick(rng, SUNS))
+    return Place(
+        setting,
+        LANDMARKS[int(rng.integers(len(LANDMARKS)))],
+        _pick(rng, SUNS),
+        _pick(rng, FAR),
+        "up" if rng.random() < 0.25 else "down",
+    )
 
 
-def _draw_order(rng: np.random.Generator, size: int, shots: int) -> list[int]:
-    """Cuts go to another character more often than not, so that somebody is always coming back."""
-    order = [int(rng.integers(size))]
-    while len(order) < shots:
-        others = [i for i in range(size) if i != order[-1]]
-        order.append(order[-1] if rng.random() < 0.25 else int(rng.choice(others)))
-    return order
-
-
-def _jump_cut(before: Take, after: Take) -> bool:
-    """Nobody sees a cut between two shots of the same subjects, in the same place, from the same distance."""
-    framed = [(set(take.subjects), take.place, take.camera) for take in (before, after)]
-    return framed[0] == framed[1]
-
-
-def _draw_take(rng: np.random.Generator, subject: int, size: int, place: Place) -> Take:
-    camera = _pick(rng, CAMERAS)
-    action = _pick(rng, ACTIONS[:-1])
-    subjects: tuple[int, ...] = (subject,)
-    if rng.random() < 0.12:
-        other = int(rng.choice([i for i in range(size) if i != subject]))
-        subjects, action, camera = (subject, other), "meet", "wide"
-    return Take(subjects, place, camera, action, float(rng.uniform(0.5, 1.0)), float(rng.random()))
+def _draw_take(rng: np.random.Generator, cast: tuple[Character, ...], place: Place) -> Take:
+    if len(cast) == 2:
+        camera, action = _pick(rng, ("wide", "medium")), _pick(rng, ("meet", "meet", "jump", "wave", "stand"))
+    else:
+        camera, action = _pick(rng, CAMERAS), _pick(rng, ACTIONS[:-1])
+    event, chance = "none", rng.random()
+    if camera == "wide" and place.flag == "down":
+        event = "bell" if chance < 0.25 else "none"
+    elif cast[0].hat != "none" and action != "spin" and chance < 0.15:
+        event = "wind"
+    return Take(cast, place, camera, action, event, float(rng.uniform(0.6, 1.0)), float(rng.random()))
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:

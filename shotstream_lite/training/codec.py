@@ -29,7 +29,7 @@ from torch import Tensor
 from shotstream_lite.errors import StoryError
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
-from shotstream_lite.toybox2.dataset import film_pool as second_film_pool
+from shotstream_lite.toybox.dataset import film_pool as second_film_pool
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.loop import Run, descend, learning_rate
@@ -51,7 +51,7 @@ class CodecConfig(StageConfig):
     lr: float = 0.02
     clip_lr: float = 0.01
     kl: float = 2e-4
-    world: Literal["toybox", "toybox2"] = "toybox"  # whose films it learns
+    world: Literal["toybox", "toybox"] = "toybox"  # whose films it learns
     base_dim: int = 16  # channels of its widest feature maps; four times as many of the smallest
     patch_size: int = 2  # pixels of a side that enter as channels; four patches a side are a latent cell
     wide_channels: int = LATENT_CHANNELS

@@ -7,7 +7,7 @@ import torch
 from shotstream_lite.codec import spatial_factor
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool
-from shotstream_lite.toybox2.dataset import film_pool as second_film_pool
+from shotstream_lite.toybox.dataset import film_pool as second_film_pool
 from shotstream_lite.training.codec import clip_batch, decode_unclamped, reconstruction
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run

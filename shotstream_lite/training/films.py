@@ -15,7 +15,7 @@ from shotstream_lite.toybox.dataset import (
     load_films,
 )
 from shotstream_lite.toybox.world import SHOT_FRAMES
-from shotstream_lite.toybox2 import dataset as toybox2
+from shotstream_lite.toybox import dataset as toybox2
 from shotstream_lite.training.batches import Films
 from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.training.loop import Run
@@ -27,7 +27,7 @@ from shotstream_lite.training.weights import codec_of, folder_with
 class FilmsConfig(RunConfig):
     """Encode films for all later stages; what is there already is kept."""
 
-    world: Literal["toybox", "toybox2"] = "toybox"  # the edition of the miniature world
+    world: Literal["toybox", "toybox"] = "toybox"  # the edition of the miniature world
     stories: int = 400  # of it
     first: int = TRAIN_SEED  # seed of the first of them
     videos: Path | None = None  # real films instead: one, a folder, or a released table (see `videos`)
@@ -80,7 +80,7 @@ def films_of(config: RunConfig) -> Films:
     real = sorted(folder.glob("video-*.safetensors"))
     found = real or sorted(folder.glob("films-*.safetensors"))
     made = notes(found[0]).get("made") if found else None
-    second = made and made.get("world") == "toybox2"
+    second = made and made.get("world") == "toybox"
     films = load_videos(folder) if real else toybox2.load_films(folder) if second else load_films(folder)
     codec = next((place for place in config.folders if (place / "vae").is_dir()), None)
     if made and codec and made["codec"] != encoder_fingerprint(load_codec(codec)):

@@ -66,17 +66,17 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "inter-shot": _TOY_DISTILLED | {"steps": 500, "batch": 8, "critic_lr": 3e-4, "warmup": 20},
     },
     # The second edition of the miniature world (128 x 224, shots up to 81 frames); its recipe is still being found.
-    "toybox2": {
-        "codec": {"world": "toybox2", "base_dim": 32, "patch_size": 4, "wide_channels": 32, "channels": 24}
+    "toybox": {
+        "codec": {"world": "toybox", "base_dim": 32, "patch_size": 4, "wide_channels": 32, "channels": 24}
         | {"shots": 1800, "frame_steps": 2400, "steps": 4300, "clip_lr": 0.005},
-        "films": {"world": "toybox2", "stories": 1000},
+        "films": {"world": "toybox", "stories": 1000},
         "base": _SECOND | {"steps": 4100, "image_steps": 3500, "image_batch": 64, "heads": 5},
         "teacher": _SECOND | {"steps": 8000, "batch": 8, "image_batch": 8, "looks": 6, "trained": "all", "text": True},
         "causal-init": _LENGTHS | {"steps": 400},
         "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 800, "critic_lr": 4e-4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
         "decoder": {"optimizer": "muon", "lr": 0.003, "steps": 2000},
-        "probe": {"world": "toybox2", "batch": 16},
+        "probe": {"world": "toybox", "batch": 16},
     },
     "wan-1.3b": {
         "films": _WAN | {"frames": 81, "height": 480, "width": 832},

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shotstream_lite.toybox.dataset import TRAIN_SEED
 from shotstream_lite.toybox.probe import HIDDEN, Probe, accuracy, blemish, held_out, real_film, save_probe
-from shotstream_lite.toybox2 import probe as toybox2
+from shotstream_lite.toybox import probe as toybox2
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -20,7 +20,7 @@ from shotstream_lite.training.loop import Run
 class ProbeConfig(StageConfig):
     """How the probe is trained."""
 
-    world: Literal["toybox", "toybox2"] = "toybox"  # the edition of the miniature world
+    world: Literal["toybox", "toybox"] = "toybox"  # the edition of the miniature world
     steps: int = 1500
     batch: int = 24
     optimizer: Literal["adamw", "muon"] = "muon"
@@ -32,7 +32,7 @@ def train_probe(config: ProbeConfig) -> dict[str, float]:
     """Trains the probe, leaves it in `config.out`, and returns its accuracy on film it has not seen."""
     run = Run("probe", config)
     torch.manual_seed(config.seed)
-    second = config.world == "toybox2"
+    second = config.world == "toybox"
     probe = run.trained(toybox2.Probe() if second else Probe())
     answered = _drawn_afresh(run, probe) if second else _from_a_pool(run, probe, config.shots)
     optimizer = run.optimizer(probe)

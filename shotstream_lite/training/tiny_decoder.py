@@ -14,7 +14,7 @@ from shotstream_lite.files import whole_file
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.toybox.dataset import film_pool
-from shotstream_lite.toybox2.dataset import film_pool as second_film_pool
+from shotstream_lite.toybox.dataset import film_pool as second_film_pool
 from shotstream_lite.training.codec import clip_batch, reconstruction
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from shotstream_lite.toybox2.renderer import FAR_X, FLAGPOLE, camera_of, parts_of, paths_of
-from shotstream_lite.toybox2.world import (
+from shotstream_lite.toybox.renderer import FAR_X, FLAGPOLE, camera_of, parts_of, paths_of
+from shotstream_lite.toybox.world import (
     ACTIONS,
     CAMERAS,
     COLOURS,
