@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from shotstream_lite.context import Context
 from shotstream_lite.course import plots
-from shotstream_lite.course.classroom import RecordingCache
+from shotstream_lite.course.attention import RecordingCache
 from shotstream_lite.history import select
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot, rollout

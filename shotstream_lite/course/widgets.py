@@ -16,7 +16,7 @@ from shotstream_lite.film import pyav
 from shotstream_lite.stills import film_strip
 
 FILM_WIDTH, STILLS_WIDTH = 288, 960  # pixels on the page
-SMALL = 200  # films no wider than that are of the toybox's size, and are enlarged
+SMALL = 240  # films no wider than that are of the toybox's size, and are enlarged
 
 # What a page made of a notebook shows where a widget would be, as long as no script has drawn the widget itself.
 _STILL = """<style>
@@ -36,7 +36,7 @@ def play(films: Mapping[str, np.ndarray], fps: int = 16, width: int = FILM_WIDTH
     """
     boxes = "".join(
         f'<figure style="margin:0 12px 8px 0"><video src="{film_url(film, fps)}" width="{width}" '
-        'autoplay loop muted controls playsinline style="image-rendering:pixelated"></video>'
+        "autoplay loop muted controls playsinline></video>"
         f'<figcaption style="font:15px sans-serif">{escape(name)}</figcaption>'
         "</figure>"
         for name, film in films.items()

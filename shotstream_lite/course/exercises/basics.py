@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shotstream_lite.course.classroom import drawn_film, forgotten, returning_story, running_story, variants
 from shotstream_lite.course.exercises.verdict import NotYet, ask, ask_for, checker, expect_number, pairs
+from shotstream_lite.course.recall import forgotten
+from shotstream_lite.course.scenes import drawn_film, returning_story, running_story, variants
 from shotstream_lite.flow import shift_sigmas
 from shotstream_lite.history import counts, select
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.toybox.captions import vocabulary, words
 from shotstream_lite.toybox.renderer import render
-from shotstream_lite.toybox.world import COLOURS, SHAPES, ToyStory
+from shotstream_lite.toybox.world import COLOURS, HEIGHT, SHAPES, WIDTH, ToyStory
 
-NEAR = ("close-up", "close shot", "seen from very near")
+NEAR = ("close-up", "close up", "closeup", "close shot", "seen from very near", "from very close")
 
 
 @checker
@@ -99,10 +100,10 @@ def check_frame_count(answer: Callable[[float, int], int]) -> str:
 
 def open_pixels(story: ToyStory, index: int) -> dict[str, np.ndarray]:
     """For each attribute that captions leave out, the pixels it can change in shot `index`. Shape: bool [H, W]."""
-    own = render(story, story.takes[index])
+    own = render(story, story.takes[index]).numpy()
     changed = {}
     for name, stories in variants(story, index).items():
-        films = [render(other, other.takes[index]) for other in stories.values()]
+        films = [render(other, other.takes[index]).numpy() for other in stories.values()]
         changed[name] = np.any([(film != own).any(axis=(0, 3)) for film in films], axis=0)
     return changed
 
@@ -114,11 +115,11 @@ def check_open_pixels(answer: Callable[[ToyStory, int], np.ndarray]) -> str:
     for index in (2, 0):
         shown = f"shot {index + 1} of the running story"
         mask = ask_for("an array", np.asarray, answer, story, index, shown=shown)
+        if mask.shape != (HEIGHT, WIDTH):
+            raise NotYet(f"for {shown} your mask has shape {mask.shape}, a frame has {(HEIGHT, WIDTH)}")
+        mask = mask.astype(bool)
         by_name = open_pixels(story, index)
         truth = np.any(list(by_name.values()), axis=0)
-        if mask.shape != truth.shape:
-            raise NotYet(f"for {shown} your mask has shape {mask.shape}, a frame has {truth.shape}")
-        mask = mask.astype(bool)
         for name, pixels in by_name.items():
             if missed := np.argwhere(pixels & ~mask).tolist():
                 row, column = missed[0]
@@ -224,8 +225,8 @@ def check_paper_counts(answer: Callable[[int, int], list[int]]) -> str:
 @checker
 def check_policy(answer: Callable[[Sequence[np.ndarray], int], list[tuple[int, int]]]) -> str:
     """answer(shots, budget): (shot, frame) of the frames to remember, oldest first; must forget less than "dynamic"."""
-    films = [drawn_film(running_story(shots)[0]) for shots in (9, 4)]
-    films += [drawn_film(returning_story(seed)[0])[:-1] for seed in (0, 1)]
+    whole = drawn_film(running_story(9)[0])
+    films = [whole, whole[:4], *(drawn_film(returning_story(seed)[0])[:-1] for seed in (0, 1))]
     yours, theirs = [], []
     for shots in films:
         shown = f"{len(shots)} shots and a budget of 6"

@@ -106,7 +106,7 @@ def _whole(given: Sequence[int]) -> list[int]:
 @checker
 def check_cache_bytes(answer: Callable[[int, int, int, int, int], int]) -> str:
     """answer(layers, heads, head_dim, tokens, bytes_per_number): what keys and values of a shot weigh."""
-    for layers, heads, head_dim, tokens, size in ((1, 1, 1, 1, 1), (6, 4, 32, 360, 4), (30, 12, 128, 42120, 2)):
+    for layers, heads, head_dim, tokens, size in ((1, 1, 1, 1, 1), (8, 5, 32, 504, 4), (30, 12, 128, 42120, 2)):
         wanted = 2 * layers * heads * head_dim * tokens * size
         hints = {
             wanted / 2: "keys are stored, and so are values",

@@ -188,7 +188,7 @@ def _why(row: int, column: int, context: int, frames: int, number: Tensor) -> st
     return ": what is remembered never looks ahead, and sees its own past"
 
 
-SHOTS, BUDGET, LENGTH = 20, 6, 33
+SHOTS, BUDGET, LENGTH = 20, 6, 45
 GAIN = 1.0  # of the loop in which policies are tried: what is remembered wrong is told just as wrong
 
 

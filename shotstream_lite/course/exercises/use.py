@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, number
-from shotstream_lite.toybox.renderer import render
+from shotstream_lite.course.scenes import drawn_film
 from shotstream_lite.toybox.world import Character, Place, Take, ToyStory
 
 WHO = (0, 1, 0, 1, 1, 0)
@@ -30,15 +30,14 @@ def check_no_cuts(answer: Callable[[int], float]) -> str:
 
 
 def trial_films(seed: int) -> dict[str, list[np.ndarray]]:
-    """A real film of six shots, medium shots of two friends, and cheats made of it; uint8 [33, 64, 96, 3] a shot."""
+    """A real film of six shots, medium shots of two friends, and cheats made of it; uint8 [45, 128, 224, 3] a shot."""
     rng = np.random.default_rng(seed)
     looks = ((("ball", "red"), ("box", "blue")), (("cone", "green"), ("ball", "purple")))[seed % 2]
-    cast = tuple(Character(*look, hat="beanie", stripe="low") for look in looks)
-    place = Place("meadow", (0, 3), "right")
+    cast = tuple(Character(*look, hat="beanie", stripe="low", emblem="dot") for look in looks)
+    place = Place("meadow", (0, 3), "right", far="house", flag="down")
     actions = rng.permutation(("walk_left", "walk_right", "jump") * 2).tolist()
-    takes = tuple(Take((who,), place, "medium", actions[i], 0.75, 0.1 * i) for i, who in enumerate(WHO))
-    story = ToyStory(cast, "neutral", takes)
-    real = [render(story, take) for take in takes]
+    takes = [Take((cast[who],), place, "medium", actions[i], "none", 0.75, 0.1 * i) for i, who in enumerate(WHO)]
+    real = drawn_film(ToyStory(cast, place.setting, "neutral", tuple(takes)))
     still = [shot[:1].repeat(len(shot), axis=0) for shot in real]
     shaken = [np.stack([np.roll(frame, rng.integers(-3, 4, 2), (0, 1)) for frame in shot]) for shot in still]
     return {
@@ -133,7 +132,7 @@ def waiting(parts: Mapping[str, float], working: float, free: float) -> set[str]
     return min(fitting, key=lambda names: sum(parts[name] for name in names))
 
 
-PIECES = (1, 8, 12, 12)  # frames a piece of a shot of three chunks
+PIECES = (1, 8, 12, 12, 12)  # frames of each piece of a shot of four chunks
 
 
 @checker
@@ -193,7 +192,7 @@ def check_director(answer: Callable[[Rehearsal, Mapping[int, str]], np.ndarray])
             raise NotYet(f"for {shown} your film has shape {film.shape}, the take makes {(sum(PIECES), 2, 2, 3)}")
         wanted: dict[int, str] = {}
         for frame, caption in sorted(script.items()):
-            start = next((start for start in (0, 9, 21) if start >= frame), None)
+            start = next((start for start in (0, 9, 21, 33) if start >= frame), None)
             if start is not None:
                 wanted[start] = caption
         if take.heard != list(wanted.items()):

@@ -31,7 +31,7 @@ def strip(
         len(rows), 1, figsize=(11, len(rows) * (11 * aspect + 0.42)), squeeze=False, layout="constrained"
     )
     for i, (axis, row) in enumerate(zip(axes[:, 0], rows, strict=True)):
-        axis.imshow(film_strip(row, columns), interpolation="nearest")
+        axis.imshow(film_strip(row, columns))
         title = f"{i + 1}: {captions[i]}" if len(captions) else ""
         axis.set_title(shorten(title, 90, placeholder=" ..."), loc="left")
         height = shots[0].shape[1]
@@ -60,13 +60,20 @@ def history(shots: Sequence[np.ndarray], picked: Sequence[tuple[int, int]], colu
         for frame in kept:  # the shown frame nearest to a remembered one gives way to it
             spread[np.abs(spread - frame).argmin()] = frame
         row = film_strip([shot[spread]], columns).astype(float)
-        axis.imshow(row / 255, alpha=1.0 if kept else 0.35, interpolation="nearest", aspect="auto")
+        axis.imshow(row / 255, alpha=1.0 if kept else 0.35, aspect="auto")
         for column, frame in enumerate(spread):
             left = column * (width + 2)
             if frame in kept:
                 box = Rectangle((left, 0), width, height - 1, fill=False, lw=5, ec=COLOURS["global cache"])
                 axis.add_patch(box)
-                axis.text(left + 4, height - 5, str(frame), color="white", weight="bold", backgroundcolor="#0072B2")
+                axis.text(
+                    left + width // 24,
+                    height - height // 13,
+                    str(frame),
+                    color="white",
+                    weight="bold",
+                    backgroundcolor="#0072B2",
+                )
             elif kept:
                 axis.add_patch(Rectangle((left - 1, -1), width + 2, height + 1, color="white", alpha=0.6, lw=0))
         axis.set_axis_off()
@@ -86,7 +93,7 @@ def pictures(images: Mapping[str, np.ndarray | Tensor], columns: int = 6, height
         axis.set_axis_off()
     for axis, (name, image) in zip(axes.flat, images.items(), strict=False):
         image = np.asarray(image)
-        axis.imshow(image, cmap=None if image.ndim == 3 else "gray", interpolation="nearest")
+        axis.imshow(image, cmap=None if image.ndim == 3 else "gray")
         axis.set_title(name, fontsize=13)
     return figure
 
@@ -107,17 +114,17 @@ def looked_at(picture: np.ndarray, patch: tuple[int, int], memory: Mapping[str, 
     for axis in axes.flat:
         axis.set_axis_off()
     left, *others = *axes[:, 0], *axes[:, 1:].flat
-    left.imshow(picture, interpolation="nearest")
+    left.imshow(picture)
     tall, wide = height / rows, width / columns
     place = (patch[1] * wide - 0.5, patch[0] * tall - 0.5)
     left.add_patch(Rectangle(place, wide, tall, fill=False, ec=COLOURS["student"], lw=4))
     left.set_title("the patch that looks", fontsize=13)
     strongest = float(weights.max()) or 1.0
     for axis, (name, image), weight in zip(others[1:], memory.items(), weights, strict=False):
-        axis.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
         heat = np.zeros((rows, columns, 4))
         heat[..., :3] = to_rgb(COLOURS["student"])
         heat[..., 3] = 0.85 * np.asarray(weight) / strongest
-        axis.imshow(heat, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+        axis.imshow(heat, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
         axis.set_title(f"{name}: {float(weight.sum()):.1%}", fontsize=13)
     return figure

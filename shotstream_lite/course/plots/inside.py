@@ -127,7 +127,7 @@ def attention_budget(shares: Tensor, context_frames: int, chunk: int) -> Sheet:
     """Share of attention on global cache, local cache and own chunk: a panel a layer, a bar a head.
 
     Args:
-        shares: [layers, heads, frames], summing to one along the frames (see `classroom.RecordingCache`).
+        shares: [layers, heads, frames], summing to one along the frames (see `attention.RecordingCache`).
     """
     layers, heads, frames = shares.shape
     parts = {
