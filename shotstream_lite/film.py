@@ -71,7 +71,7 @@ class FilmWriter:
     Args:
         path: ends in .mp4, .mov or .mkv.
         fps: frames a second.
-        scale: each pixel becomes scale x scale; None enlarges small films (64 x 96 to 512 x 768).
+        scale: each pixel becomes scale x scale; None enlarges small films (128 x 224 to 512 x 896).
         stopped: where a film goes that was not finished; None: to `path` or, if there is a film, to NAME-stopped.
 
     Raises FilmError if the path is no good, and when the disk refuses.

@@ -138,9 +138,9 @@ def check_frames(frames: Any, name: str) -> None:
     if frames is None:
         return
     if not is_whole(frames):
-        raise StoryError(f"{name} is {kind(frames)}: write a whole number such as 33")
+        raise StoryError(f"{name} is {kind(frames)}: write a whole number such as 45")
     if not 1 <= frames <= MAX_FRAMES:
-        raise StoryError(f"{name} is {frames}: write 1, 5, 9, ... up to {MAX_FRAMES}, such as 33")
+        raise StoryError(f"{name} is {frames}: write 1, 5, 9, ... up to {MAX_FRAMES}, such as 45")
     if frames % 4 != 1:
         low = (frames - 1) // 4 * 4 + 1
         raise StoryError(f"{name} is {frames}, not one more than a multiple of 4: write {low} or {low + 4}")

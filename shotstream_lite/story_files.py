@@ -121,7 +121,7 @@ def _story_of_keys(data: dict[str, Any]) -> Story:
         raise StoryError(f'settings is {kind(settings)}: write an object such as {{"policy": "dynamic"}}')
     frames = data.get("frames")
     if not (frames is None or is_whole(frames) or isinstance(frames, list)):
-        raise StoryError(f"frames is {kind(frames)}: write a whole number such as 33, or a list with one for each shot")
+        raise StoryError(f"frames is {kind(frames)}: write a whole number such as 45, or a list with one for each shot")
     frames = [frames] * count if is_whole(frames) else _per_shot(data, "frames", count)
     seeds = _per_shot(data, "seeds", count)
     turns = [_turns(value, f"turns of shot{i}") for i, value in enumerate(_per_shot(data, "turns", count), start=1)]

@@ -82,8 +82,8 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[tupl
     text = prompt_clean(caption)
     encoded = tokenize(tokenizer, text, return_offsets_mapping=True)
     spans = zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-    unknown = dict.fromkeys(text[a:b] for token, (a, b) in spans if token == tokenizer.unk_token_id)
-    known = [word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens]
+    unknown = dict.fromkeys(text[a:b].strip() for token, (a, b) in spans if token == tokenizer.unk_token_id)
+    known = [word for word in tokenizer.get_vocab() if word[0].isalnum()]  # no "<pad>", nor "_red" of the global part
     return [(word, difflib.get_close_matches(word.lower(), known)) for word in unknown]
 
 

@@ -32,7 +32,7 @@ class Evaluate:
     seen: bool = False
     """Tell stories of training instead; what is better there was learnt by heart."""
     given: int = 0
-    """The first so many shots are real film, so that what follows is held against the truth (second edition only)."""
+    """The first so many shots are real film, so that what follows is held against the truth."""
     keep: Path | None = None
     """Folder for told films and their scores; an evaluation that was stopped goes on from there."""
     pictures: Path | None = None
@@ -71,13 +71,14 @@ class Evaluate:
             result = run_on_films(self.films, self.dino, self.clip)
         elif self.sentences:
             from shotstream_lite.evaluation import sentences
+            from shotstream_lite.evaluation.films import check_size
             from shotstream_lite.evaluation.run import model_specs
-            from shotstream_lite.evaluation.worlds import SECOND
+            from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
 
-            pipeline = model_specs(self.weights, self.preset)[0].pipeline("cpu")
-            if (pipeline.settings.height, pipeline.settings.width) != SECOND.size:
-                raise StoryError("--sentences: are read in the second edition of the miniature world: leave it out")
-            result = sentences.evaluate_sentences(pipeline, SECOND.load_probe(SECOND.probe), self.sentences)
+            spec = model_specs(self.weights, self.preset)[0]
+            pipeline = spec.pipeline("cpu")
+            check_size({spec.name: (pipeline.settings.height, pipeline.settings.width)})
+            result = sentences.evaluate_sentences(pipeline, load_probe(PROBE_FILE), self.sentences)
         else:
             from shotstream_lite.evaluation.report import evaluate
             from shotstream_lite.evaluation.run import Evaluation, model_specs

@@ -11,7 +11,6 @@ import torch
 
 from shotstream_lite.codec import to_frames, to_pixels
 from shotstream_lite.errors import StoryError
-from shotstream_lite.evaluation.worlds import FIRST, World, world_of
 from shotstream_lite.measures import Film
 from shotstream_lite.models.placement import Plan
 from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline, load_pipeline
@@ -20,7 +19,10 @@ from shotstream_lite.rivals.streams import STREAMS
 from shotstream_lite.rivals.telling import RivalPipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.story import Shot, Story
-from shotstream_lite.toybox.dataset import HELD_OUT_SEED, TRAIN_SEED
+from shotstream_lite.toybox.captions import global_caption, shot_caption
+from shotstream_lite.toybox.dataset import HELD_OUT_SEED, STORY_SHOTS, TRAIN_SEED, story_of
+from shotstream_lite.toybox.renderer import render
+from shotstream_lite.toybox.world import HEIGHT, SHOT_FRAMES, WIDTH, ToyStory
 
 CODEC = "codec"  # as the name of weights: real film through the codec and back
 OWN_MEMORY = {"policy", "budget", "phase", "own_captions", "chunk"}  # what a rival answers in its own way
@@ -91,31 +93,38 @@ def _unfit(rival: Any, weights: str, settings: Mapping[str, Any]) -> str:
     return f"{odd[0]} is the method's own, {rival} remembers in its way: leave it out" if odd else ""
 
 
-def held_out_stories(count: int, shots: int, world: World = FIRST) -> list:
+def check_size(sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raises StoryError if a model, by name, does not make what the probe reads."""
+    for name, (height, width) in sizes.items():
+        if (height, width) != (HEIGHT, WIDTH):
+            fix = "measure such films with --films and real encoders"
+            raise StoryError(f"--weights {name}: makes {height} x {width}, the probe reads {HEIGHT} x {WIDTH}: {fix}")
+
+
+def held_out_stories(count: int, shots: int) -> list[ToyStory]:
     """Stories no stage was trained on."""
-    return [world.story_of(HELD_OUT_SEED + i, shots) for i in range(count)]
+    return [story_of(HELD_OUT_SEED + i, shots) for i in range(count)]
 
 
-def training_stories(count: int, shots: int, world: World = FIRST) -> list:
+def training_stories(count: int, shots: int) -> list[ToyStory]:
     """How the first stories of training begin; what is told better there was learnt by heart.
 
     Raises StoryError for more shots than they have.
     """
-    if shots > world.shots:
-        raise StoryError(f"--shots is {shots}: stories of training have {world.shots}, write no more")
-    stories = [world.story_of(TRAIN_SEED + i, world.shots) for i in range(count)]
+    if shots > STORY_SHOTS:
+        raise StoryError(f"--shots is {shots}: stories of training have {STORY_SHOTS}, write no more")
+    stories = [story_of(TRAIN_SEED + i) for i in range(count)]
     return [replace(story, takes=story.takes[:shots]) for story in stories]
 
 
-def written(story: Any, seed: int) -> Story:
+def written(story: ToyStory, seed: int) -> Story:
     """The drawn story in words, as a user would have written it; `seed` chooses the words and the noise."""
     rng = np.random.default_rng(seed)
-    whole, of_shot = world_of(story).words
-    told = whole(story, rng)
-    return Story(told, tuple(Shot(of_shot(story, take, rng)) for take in story.takes), seed=seed)
+    told = global_caption(story, rng)
+    return Story(told, tuple(Shot(shot_caption(story, take, rng)) for take in story.takes), seed=seed)
 
 
-def told(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> StorySession:
+def told(pipeline: ShotStreamPipeline, story: ToyStory, seed: int, given: int = 0) -> StorySession:
     """The story as a model tells it, after `given` shots of real film, with what it took."""
     session = StorySession.of(pipeline, written(story, seed))
     real = rendered_film(replace(story, takes=story.takes[:given]), session.settings.shot_frames)
@@ -125,15 +134,14 @@ def told(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) ->
     return session
 
 
-def tell(pipeline: ShotStreamPipeline, story: Any, seed: int, given: int = 0) -> Film:
+def tell(pipeline: ShotStreamPipeline, story: ToyStory, seed: int, given: int = 0) -> Film:
     """The same as a film to be measured."""
     return Film(story, [shot.footage.frames() for shot in told(pipeline, story, seed, given).shots], given)
 
 
-def rendered_film(story: Any, frames: int | None = None) -> Film:
-    """The story as the renderer draws it, `frames` a shot (by default its world's usual number)."""
-    world = world_of(story)
-    return Film(story, [world.render(story, take, frames or world.frames) for take in story.takes])
+def rendered_film(story: ToyStory, frames: int = SHOT_FRAMES) -> Film:
+    """The story as the renderer draws it, `frames` a shot."""
+    return Film(story, [render(story, take, frames).numpy() for take in story.takes])
 
 
 def coded(pipeline: ShotStreamPipeline, film: Film) -> Film:
@@ -144,12 +152,12 @@ def coded(pipeline: ShotStreamPipeline, film: Film) -> Film:
     return replace(film, shots=shots, original=film)
 
 
-def generated(pipeline: ShotStreamPipeline, stories: Sequence) -> Iterator[Film]:
+def generated(pipeline: ShotStreamPipeline, stories: Sequence[ToyStory]) -> Iterator[Film]:
     """Stories as a model tells them, each from the seed of its place."""
     return (tell(pipeline, story, seed) for seed, story in enumerate(stories))
 
 
-def rendered(stories: Sequence) -> Iterator[Film]:
+def rendered(stories: Sequence[ToyStory]) -> Iterator[Film]:
     """The stories as the renderer draws them."""
     return (rendered_film(story) for story in stories)
 

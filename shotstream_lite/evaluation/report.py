@@ -1,6 +1,6 @@
 """Scores to figures: the five dimensions of the paper with their intervals, as JSON and as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,41 +8,25 @@ import numpy as np
 from shotstream_lite.evaluation.run import REAL, Evaluation, measure_all
 from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio
 from shotstream_lite.measures import Scores
-from shotstream_lite.toybox.probe import CAPTIONED, UNCAPTIONED
-from shotstream_lite.toybox.reading import LOOKS, chance
-from shotstream_lite.toybox import reading as second
+from shotstream_lite.toybox.reading import ASKED, CHUNKS, EVENTS, GAPS, KINDS, with_sums
 
-CARRIED = "inter-shot consistency (never said, carried across cuts)"
 FRECHET = "Fréchet distance"
 """To real film of the same stories, as a share of its spread; 0 for real film itself."""
-DIMENSIONS = {
-    "prompt following": {name: f"said/{name}" for name in ("character", *CAPTIONED)},
-    "intra-shot consistency": {name: f"intra/{name}" for name in LOOKS},
-    CARRIED: {name: f"carried/{name}" for name in (*UNCAPTIONED, "all of it", "all, by chance")},
-    "transition control": {"SCA": "cuts/SCA"},
-    "quality": {name: f"quality/{name}" for name in ("dynamic degree", "sharpness")},
-}
 KEPT = "kept since first seen (never said)"
-SECOND = {
-    "prompt following": {name: f"said/{name}" for name in (*second.ASKED, *second.EVENTS)},
-    "what the caption before asked for": {name: f"bleed/{name}" for name in second.ASKED},
+DIMENSIONS = {
+    "prompt following": {name: f"said/{name}" for name in (*ASKED, *EVENTS)},
+    "what the caption before asked for": {name: f"bleed/{name}" for name in ASKED},
     "within a shot": {
         "shape, all frames": "steady/shape",
         "hat, all frames": "steady/hat",
-        **{f"identity, chunk {n}": f"chunk/identity {n}" for n in range(2, second.CHUNKS + 1)},
+        **{f"identity, chunk {n}": f"chunk/identity {n}" for n in range(2, CHUNKS + 1)},
     },
-    KEPT: {name: f"kept/{name}" for name in (*second.KINDS, "all", "all, by chance", *second.GAPS, "changed before")},
+    KEPT: {name: f"kept/{name}" for name in (*KINDS, "all", "all, by chance", *GAPS, "changed before")},
     "transition control": {"SCA": "cuts/SCA"},
     "quality": {name: f"quality/{name}" for name in ("dynamic degree", "sharpness", "PSNR, dB")},
 }
-SHARES = {
-    "carried": (CARRIED, "all of it"),
-    "SCA": ("transition control", "SCA"),
-    "sharpness": ("quality", "sharpness"),
-}
-SECOND_SHARES = {"kept": (KEPT, "all"), "sharpness": ("quality", "sharpness")}
-SECOND_DRIFT = ("said/character", "said/action", "kept/all", *(f"kept/{kind}" for kind in second.KINDS))
-DRIFT = ("said/character", "said/setting", "said/camera", "said/action", "carried/all of it", "intra/character")
+SHARES = {"kept": (KEPT, "all"), "sharpness": ("quality", "sharpness")}
+DRIFT = ("said/character", "said/action", "kept/all", *(f"kept/{kind}" for kind in KINDS))
 
 
 def evaluate(evaluation: Evaluation) -> tuple[dict[str, Any], str] | None:
@@ -63,14 +47,13 @@ def figures(columns: Mapping[str, Scores]) -> dict[str, Any]:
     """
     columns = {kind: with_sums(scores) for kind, scores in columns.items()}
     real = columns[REAL]
-    dimensions, drift = (SECOND, SECOND_DRIFT) if _is_second(real) else (DIMENSIONS, DRIFT)
     space = FrechetSpace(real["features"])
     report = {}
     for kind, scores in columns.items():
-        by_name = {d: {n: interval(scores[key]) for n, key in names.items()} for d, names in dimensions.items()}
-        of_real = {d: {n: ratio(scores[k], real[k]) for n, k in names.items()} for d, names in dimensions.items()}
+        by_name = {d: {n: interval(scores[key]) for n, key in names.items()} for d, names in DIMENSIONS.items()}
+        of_real = {d: {n: ratio(scores[k], real[k]) for n, k in names.items()} for d, names in DIMENSIONS.items()}
         by_name["quality"][FRECHET] = space.distance(scores["features"], real["features"])
-        report[kind] = {"figures": by_name, "of real film": of_real, "by shot": _by_shot(scores, real, space, drift)}
+        report[kind] = {"figures": by_name, "of real film": of_real, "by shot": _by_shot(scores, real, space)}
     return report
 
 
@@ -88,37 +71,16 @@ def table(report: Mapping[str, Any], stories: int, shots: int) -> str:
             cells = [_cell(column["figures"][dimension][name], unit=unit) for column in report.values()]
             lines.append(f"  {name:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
     lines.append("share of what real film scores")
-    shares = SHARES if CARRIED in next(iter(report.values()))["figures"] else SECOND_SHARES
-    for label, (dimension, name) in shares.items():
+    for label, (dimension, name) in SHARES.items():
         cells = [_cell(column["of real film"][dimension][name]) for column in report.values()]
         lines.append(f"  {label:<20}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines + (_drift(report, shots) if shots > 1 else []))
 
 
-def with_sums(scores: Scores) -> Scores:
-    """With the unmentioned attributes together: of what was asked of a shot, how much is right; and by chance."""
-    if _is_second(scores):
-        return second.with_sums(scores)
-    carried = np.stack([scores[f"carried/{name}"] for name in UNCAPTIONED])
-    lucky = np.stack([chance(scores, name) for name in UNCAPTIONED])
-    return dict(scores) | {"carried/all of it": _mean(carried), "carried/all, by chance": _mean(lucky)}
-
-
-def _is_second(scores: Scores) -> bool:
-    return "kept/hat" in scores
-
-
-def _mean(scores: np.ndarray) -> np.ndarray:
-    """Over the first axis, of those that are there."""
-    there = ~np.isnan(scores)
-    with np.errstate(invalid="ignore"):
-        return np.where(there, scores, 0).sum(0) / there.sum(0)
-
-
-def _by_shot(scores: Scores, real: Scores, space: FrechetSpace, drift: Sequence[str]) -> dict[str, Any]:
+def _by_shot(scores: Scores, real: Scores, space: FrechetSpace) -> dict[str, Any]:
     """Each score at every shot, and how far a straight line through them rises from the first shot to the last."""
     report = {}
-    for key in drift:
+    for key in DRIFT:
         values = scores[key]
         report[key] = {"shots": [interval(values[:, [s]]) for s in range(values.shape[1])], "change": change(values)}
     by_shot, rise = space.change(scores["features"], real["features"])

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,6 +14,7 @@ from shotstream_lite.evaluation.films import (
     CODEC,
     Film,
     ModelSpec,
+    check_size,
     coded,
     held_out_stories,
     rendered_film,
@@ -24,9 +24,11 @@ from shotstream_lite.evaluation.films import (
 )
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
 from shotstream_lite.evaluation.store import Kept, check_folder, scores_key
-from shotstream_lite.evaluation.worlds import SECOND, World, world_of_size
 from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.toybox.reading import measure
+from shotstream_lite.toybox.world import FPS, ToyStory
 
 REAL = "real film"
 
@@ -36,7 +38,7 @@ class Evaluation:
     """What is measured: so many stories of so many shots, told by each of `specs` from `seed` on.
 
     They are held-out ones, or, if `seen`, those of training. The first `given` shots are real film. `probe` is the
-    shipped one of the films' world, or another file.
+    shipped one or another file.
     """
 
     specs: tuple[ModelSpec, ...]
@@ -47,7 +49,7 @@ class Evaluation:
     given: int = 0
     keep: Path | None = None
     pictures: Path | None = None
-    probe: Path | None = None
+    probe: Path = PROBE_FILE
 
     def __post_init__(self) -> None:
         names = [spec.name for spec in self.specs]
@@ -59,9 +61,9 @@ class Evaluation:
             if getattr(self, option):
                 check_folder(getattr(self, option), f"--{option}")
 
-    def plots(self, world: World) -> list:
+    def plots(self) -> list[ToyStory]:
         """The stories. Raises StoryError if training had none of so many shots."""
-        return (training_stories if self.seen else held_out_stories)(self.stories, self.shots, world)
+        return (training_stories if self.seen else held_out_stories)(self.stories, self.shots)
 
     def story_seed(self, number: int) -> int:
         """Words and noise of a story."""
@@ -81,14 +83,12 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     """
     share = Share()
     pipelines = {spec.name: spec.pipeline(share.device) for spec in evaluation.specs}
-    world = world_of_size({name: _size(pipeline) for name, pipeline in pipelines.items()})
-    if evaluation.given and world is not SECOND:
-        raise StoryError(f"--given {evaluation.given}: is for the second edition of the miniature world: leave it out")
-    probe, stories = world.load_probe(evaluation.probe or world.probe), evaluation.plots(world)
+    check_size({name: (p.settings.height, p.settings.width) for name, p in pipelines.items()})
+    probe, stories = load_probe(evaluation.probe), evaluation.plots()
     mine = share.mine(evaluation.stories)
     columns, shown = {}, {number: {} for number in mine}
     for name in (REAL, *pipelines):
-        maker = _Maker(evaluation, name, pipelines, probe, world)
+        maker = _Maker(evaluation, name, pipelines, probe)
         parts = []
         for number in tqdm(mine, desc=name, unit="story", disable=None if share.first else True):
             scores, shown[number][name] = maker.film(number, stories[number])
@@ -106,44 +106,34 @@ class _Maker:
     """Makes the films of one kind and measures them, or takes them from where they are kept."""
 
     def __init__(
-        self,
-        evaluation: Evaluation,
-        name: str,
-        pipelines: Mapping[str, ShotStreamPipeline],
-        probe: nn.Module,
-        world: World,
+        self, evaluation: Evaluation, name: str, pipelines: Mapping[str, ShotStreamPipeline], probe: nn.Module
     ) -> None:
-        self.evaluation, self.pipeline, self.probe, self.world = evaluation, pipelines.get(name), probe, world
+        self.evaluation, self.pipeline, self.probe = evaluation, pipelines.get(name), probe
         self.frames = (self.pipeline or next(iter(pipelines.values()))).settings.shot_frames
         self.spec = next((spec for spec in evaluation.specs if spec.name == name), None)
         self.kept: Kept | None = None
         if self.spec and evaluation.keep:
             which = evaluation.seed, evaluation.shots, evaluation.seen, evaluation.given
-            made_by = scores_key(self.spec, evaluation.probe or world.probe, *which)
-            self.kept = Kept(evaluation.keep, name, made_by)
+            self.kept = Kept(evaluation.keep, name, scores_key(self.spec, evaluation.probe, *which))
 
-    def film(self, number: int, story: Any) -> tuple[Scores, list[np.ndarray] | None]:
+    def film(self, number: int, story: ToyStory) -> tuple[Scores, list[np.ndarray] | None]:
         """The scores of a story's film, and stills of its shots if there are to be pictures."""
         scores = self.kept.load(number) if self.kept else None
         if scores is not None:
             lengths = [self.frames] * len(story.takes)
             return scores, stills(self.kept.shots(number, lengths)) if self.evaluation.pictures else None
         film = self._make(story, self.evaluation.story_seed(number))
-        fps = self.pipeline.settings.fps if self.pipeline else self.world.fps
-        scores = self.world.measure(film, self.probe, fps)
+        fps = self.pipeline.settings.fps if self.pipeline else FPS
+        scores = measure(film, self.probe, fps)
         if self.kept:
             self.kept.save(number, film, scores, fps)
         return scores, stills(film.shots) if self.evaluation.pictures else None
 
-    def _make(self, story: Any, seed: int) -> Film:
+    def _make(self, story: ToyStory, seed: int) -> Film:
         if self.spec is None or self.spec.weights == CODEC:
             film = replace(rendered_film(story, self.frames), given=self.evaluation.given)
             return film if self.spec is None else coded(self.pipeline, film)
         return tell(self.pipeline, story, seed, self.evaluation.given)
-
-
-def _size(pipeline: ShotStreamPipeline) -> tuple[int, int]:
-    return pipeline.settings.height, pipeline.settings.width
 
 
 def model_specs(names: Sequence[str], preset: str | Path) -> tuple[ModelSpec, ...]:

@@ -32,10 +32,10 @@ class StreamSettings:
     them.
     """
 
-    height: int = 64
-    width: int = 96
+    height: int = 128
+    width: int = 224
     fps: int = 16
-    shot_frames: int = 33
+    shot_frames: int = 45
     longest: int | None = None
     chunk: int = 3
     budget: int = 6

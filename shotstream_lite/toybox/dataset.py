@@ -59,6 +59,12 @@ def film_pool(shots: int, seed: int, frames: int = 33) -> np.ndarray:
     return pool
 
 
+def captions_of(story: ToyStory, words: np.random.Generator) -> list[str]:
+    """A caption for every shot as the model reads it, in freshly drawn words."""
+    whole = global_caption(story, words)
+    return [f"{whole}shot{i}:{shot_caption(story, take, words)}" for i, take in enumerate(story.takes)]
+
+
 @dataclass(frozen=True)
 class ToyFilms:
     """Encoded stories, shot by shot: `clips` [channels, latents, h, w] each, and `stills` [keys, channels, h, w], its
@@ -99,9 +105,7 @@ class ToyFilms:
 
     def captions(self, story: int, words: np.random.Generator) -> list[str]:
         """A caption for every shot as the model reads it, in freshly drawn words."""
-        told = story_of(self.seeds[story], len(self.clips[story]))
-        whole = global_caption(told, words)
-        return [f"{whole}shot{i}:{shot_caption(told, take, words)}" for i, take in enumerate(told.takes)]
+        return captions_of(story_of(self.seeds[story], len(self.clips[story])), words)
 
     def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
         """A caption that describes the shot alone."""
@@ -152,7 +156,7 @@ def encode_stories(
     seeds = list(seeds)
     folder.mkdir(parents=True, exist_ok=True)
     process, processes = part
-    made = {"world": "toybox", "codec": encoder_fingerprint(codec.vae), "budgets": budgets, "shots": STORY_SHOTS}
+    made = {"codec": encoder_fingerprint(codec.vae), "budgets": budgets, "shots": STORY_SHOTS}
     starts = range(process * per_file, len(seeds), processes * per_file)
     for start in tqdm(starts, desc="encode stories", mininterval=10, disable=process > 0):
         path, some = folder / f"films-{seeds[start]:07d}.safetensors", seeds[start : start + per_file]
@@ -171,8 +175,10 @@ def load_films(folder: Path) -> ToyFilms:
         raise CheckpointError(f"{folder}: holds no encoded stories: run `shotstream train films` first")
     if len({json.dumps(notes(path).get("made")) for path in paths}) > 1:
         how = "remove the folder and run `shotstream train films` again"
-        raise CheckpointError(f"{folder}: holds films of different worlds, codecs or --budgets: {how}")
+        raise CheckpointError(f"{folder}: holds films of different codecs or --budgets: {how}")
     files = [read_checkpoint(path) for path in paths]
+    if not all("budgets" in file for file in files):
+        raise CheckpointError(f"{folder}: holds films of the miniature world's first edition: choose another --out")
     films = ToyFilms([], [], [], tuple(files[0]["budgets"].tolist()))
     for file in files:
         clips, stills = file["clips"], file["stills"]  # [channels, all latents, h, w], [all keys, channels, h, w]

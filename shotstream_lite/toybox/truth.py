@@ -10,6 +10,7 @@ from shotstream_lite.toybox.world import (
     EMBLEMS,
     EVENT_FRAMES,
     EVENT_START,
+    EVENTS,
     FAR,
     FLAGS,
     HATS,
@@ -45,6 +46,7 @@ IN_FRAME = {
 }
 IN_MOTION = {"camera": CAMERAS, "action": ACTIONS}
 SAID = ("shape", "colour", "other shape", "other colour", "setting", "camera", "action")  # by captions
+TOLD = {name: (IN_FRAME | IN_MOTION)[name] for name in SAID} | {"event": EVENTS}  # and what happens meanwhile
 HIDDEN = -1  # the answer is out of the picture, or just changing
 
 
@@ -91,8 +93,17 @@ def truth(story: ToyStory, take: Take, time: np.ndarray) -> dict[str, np.ndarray
     }
 
 
+def told(take: Take) -> dict[str, int]:
+    """What the caption of a shot says: the answer to every question of TOLD, as an index."""
+    said = {"other shape": "nobody", "other colour": "nobody", "setting": take.place.setting}
+    for who, prefix in zip(take.cast, ("", "other "), strict=False):
+        said |= {f"{prefix}shape": who.shape, f"{prefix}colour": who.colour}
+    said |= {"camera": take.camera, "action": take.action, "event": take.event}
+    return {name: answers.index(said[name]) for name, answers in TOLD.items()}
+
+
 def places(take: Take, time: np.ndarray) -> dict[str, np.ndarray]:
-    """Where the hat and the stripe of each character are in the picture, [frames, 2]: down and across, 0 to 1 inside."""
+    """Where each character's hat and stripe are in the picture, [frames, 2]: down and across, 0 to 1 inside."""
     camera, found = camera_of(take, time), {}
     for who, (x, lift, _), prefix in zip(take.cast, paths_of(take, time), ("", "other "), strict=False):
         across = 0.5 + (x - camera[:, 0]) * camera[:, 2] * HEIGHT / WIDTH

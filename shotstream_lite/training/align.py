@@ -66,8 +66,7 @@ class Align(nn.Module):
     def __init__(self, transformer: ShotStreamTransformer, films: Films, grid: tuple[int, int]) -> None:
         super().__init__()
         if not films.questions():
-            fix = "leave it out, or take films of the second edition of the miniature world"
-            raise StoryError(f"--align: nobody knows what these films show: {fix}")
+            raise StoryError("--align: nobody knows what these films show: leave it out, or take drawn films")
         self.films, self.grid = films, grid
         width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
         layers, tokens = len(transformer.blocks), grid[0] * grid[1]
@@ -131,7 +130,7 @@ class Align(nn.Module):
             some = torch.linspace(0, frames - 1, min(LED_FRAMES, frames)).round().int().tolist()
             known = [(j, self._things(origin)) for j, origin in enumerate(sample[:remembered]) if origin]
             for i in some:
-                for what, (row, column) in self._things(sample[remembered + i]).items():
+                for what, (_, column) in self._things(sample[remembered + i]).items():
                     right = [(j, there[what]) for j, there in known if what in there]
                     keys = [(j * rows + r) * columns + c for j, (r, c) in right]
                     for r in range(rows) if keys else ():  # who asks stands in that column, higher or lower

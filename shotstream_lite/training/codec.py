@@ -29,13 +29,12 @@ from torch import Tensor
 from shotstream_lite.errors import StoryError
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool, to_pixels
-from shotstream_lite.toybox.dataset import film_pool as second_film_pool
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.draws import Draws, seeded
 from shotstream_lite.training.loop import Run, descend, learning_rate
 from shotstream_lite.training.weights import save_whole
 
-LATENT_CHANNELS = 16  # while it learns; fewer are kept
+LATENT_CHANNELS = 32  # while it learns; fewer are kept
 COMPACT_SHOTS = 96  # that say which channels matter
 # frames in a clip -> clips in a batch, on each process
 BATCHES = {1: 16, 5: 5, 9: 3, 13: 2, 17: 2}
@@ -45,18 +44,17 @@ BATCHES = {1: 16, 5: 5, 9: 3, 13: 2, 17: 2}
 class CodecConfig(StageConfig):
     """How the codec is trained. With --start it goes on from the codec there, with clips at once."""
 
-    steps: int = 3200
-    frame_steps: int = 1600  # single frames only, before the clips
+    steps: int = 4300
+    frame_steps: int = 2400  # single frames only, before the clips
     optimizer: Literal["adamw", "muon"] = "muon"
     lr: float = 0.02
-    clip_lr: float = 0.01
+    clip_lr: float = 0.005
     kl: float = 2e-4
-    world: Literal["toybox", "toybox"] = "toybox"  # whose films it learns
-    base_dim: int = 16  # channels of its widest feature maps; four times as many of the smallest
-    patch_size: int = 2  # pixels of a side that enter as channels; four patches a side are a latent cell
+    base_dim: int = 32  # channels of its widest feature maps; four times as many of the smallest
+    patch_size: int = 4  # pixels of a side that enter as channels; four patches a side are a latent cell
     wide_channels: int = LATENT_CHANNELS
-    channels: int = 12  # latent channels kept in the end
-    shots: int = 500  # rendered shots to draw from
+    channels: int = 24  # latent channels kept in the end
+    shots: int = 1800  # rendered shots to draw from
 
     def check(self) -> None:
         """As in `RunConfig`."""
@@ -67,7 +65,7 @@ class CodecConfig(StageConfig):
             raise StoryError(f"--shots is {self.shots}: the codec needs {COMPACT_SHOTS} or more at its end")
 
 
-def build_codec(channels: int = LATENT_CHANNELS, base_dim: int = 16, patch_size: int = 2) -> AutoencoderKLWan:
+def build_codec(channels: int = LATENT_CHANNELS, base_dim: int = 32, patch_size: int = 4) -> AutoencoderKLWan:
     """The toybox's codec: Wan's own class, `4 * patch_size` pixels a side and 4 frames to a latent cell."""
     vae = AutoencoderKLWan(
         base_dim=base_dim,
@@ -165,8 +163,7 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
     size = config.wide_channels, config.base_dim, config.patch_size
     vae = run.trained(load_codec(config.start) if config.start else build_codec(*size))
     frame_steps = 0 if config.start else config.frame_steps
-    draw = film_pool if config.world == "toybox" else second_film_pool
-    pool = draw(config.shots, seed=config.seed)
+    pool = film_pool(config.shots, seed=config.seed)
     optimizer = run.optimizer(vae)
 
     def train_step(step: int) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """The decoder alone goes on learning: pictures get sharper, latents and what was trained on them stay valid."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from shotstream_lite.codec import spatial_factor
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.toybox.dataset import film_pool
-from shotstream_lite.toybox.dataset import film_pool as second_film_pool
 from shotstream_lite.training.codec import clip_batch, decode_unclamped, reconstruction
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run
@@ -18,11 +17,11 @@ from shotstream_lite.training.weights import folder_with, save_whole
 class DecoderConfig(StageConfig):
     """How the decoder is polished."""
 
-    steps: int = 1500
+    steps: int = 2000
+    optimizer: Literal["adamw", "muon"] = "muon"
+    lr: float = 0.003
     noise: float = 0.05  # added to latents, since a model's are never exact
     shots: int = 500
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-4
     seed: int = 9
 
 
@@ -31,8 +30,7 @@ def train_decoder(config: DecoderConfig) -> None:
     run = Run("decoder", config)
     vae = load_codec(folder_with(config, "vae"))
     run.trained(vae, [vae.decoder, vae.post_quant_conv])
-    draw = second_film_pool if spatial_factor(vae.config) == 16 else film_pool  # the world the codec is of
-    pool = draw(config.shots, seed=config.seed)
+    pool = film_pool(config.shots, seed=config.seed)
     optimizer = run.optimizer(vae)
 
     def train_step(step: int) -> dict[str, float]:

@@ -2,20 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.kept import encoder_fingerprint, notes
 from shotstream_lite.models.folder import load_codec
-from shotstream_lite.toybox.dataset import (
-    HELD_OUT_SEED,
-    TRAIN_SEED,
-    encode_stories,
-    key_frames,
-    load_films,
-)
-from shotstream_lite.toybox.world import SHOT_FRAMES
-from shotstream_lite.toybox import dataset as toybox2
+from shotstream_lite.toybox.dataset import HELD_OUT_SEED, TRAIN_SEED, encode_stories, key_frames, load_films
+from shotstream_lite.toybox.world import HEIGHT, SHOT_FRAMES, WIDTH
 from shotstream_lite.training.batches import Films
 from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.training.loop import Run
@@ -27,13 +19,12 @@ from shotstream_lite.training.weights import codec_of, folder_with
 class FilmsConfig(RunConfig):
     """Encode films for all later stages; what is there already is kept."""
 
-    world: Literal["toybox", "toybox"] = "toybox"  # the edition of the miniature world
-    stories: int = 400  # of it
+    stories: int = 1000  # of the miniature world
     first: int = TRAIN_SEED  # seed of the first of them
     videos: Path | None = None  # real films instead: one, a folder, or a released table (see `videos`)
     frames: int = SHOT_FRAMES  # of every shot of real films, 4k+1
-    height: int = 64  # of real films
-    width: int = 96
+    height: int = HEIGHT  # of real films
+    width: int = WIDTH
     budgets: tuple[int, ...] = (6,)  # context budgets that later stages may use
 
     def check(self) -> None:
@@ -42,7 +33,7 @@ class FilmsConfig(RunConfig):
         if self.videos and not self.videos.exists():
             raise StoryError(f"--videos {self.videos}: is not there: name a folder of videos or a table of them")
         if self.frames % 4 != 1:
-            raise StoryError(f"--frames is {self.frames}: write one more than a multiple of 4, such as 33 or 81")
+            raise StoryError(f"--frames is {self.frames}: write one more than a multiple of 4, such as 45 or 81")
         for option, value in (("--height", self.height), ("--width", self.width)):
             if value % 16:
                 raise StoryError(f"{option} is {value}: write a multiple of 16")
@@ -62,10 +53,7 @@ def encode_films(config: FilmsConfig) -> None:
         raise CheckpointError(f"{folder}: holds {'drawn' if videos else 'real'} films already: choose another --out")
     if videos is None:
         seeds = range(config.first, config.first + config.stories)
-        if config.world == "toybox":
-            encode_stories(codec, seeds, folder, keys=key_frames(SHOT_FRAMES, config.budgets), part=part)
-        else:
-            toybox2.encode_stories(codec, seeds, folder, budgets=config.budgets, part=part)
+        encode_stories(codec, seeds, folder, budgets=config.budgets, part=part)
     else:
         keys = key_frames(config.frames, config.budgets)
         encode_videos(codec, videos, folder, config.frames, (config.height, config.width), keys, part)
@@ -80,8 +68,7 @@ def films_of(config: RunConfig) -> Films:
     real = sorted(folder.glob("video-*.safetensors"))
     found = real or sorted(folder.glob("films-*.safetensors"))
     made = notes(found[0]).get("made") if found else None
-    second = made and made.get("world") == "toybox"
-    films = load_videos(folder) if real else toybox2.load_films(folder) if second else load_films(folder)
+    films = load_videos(folder) if real else load_films(folder)
     codec = next((place for place in config.folders if (place / "vae").is_dir()), None)
     if made and codec and made["codec"] != encoder_fingerprint(load_codec(codec)):
         raise CheckpointError(f"{folder}: was encoded by another codec than {codec / 'vae'}: encode the films again")

@@ -193,8 +193,8 @@ class Run:
     def optimizer(
         self, *modules: nn.Module, plain: Sequence[nn.Module] = (), lr: float | None = None
     ) -> torch.optim.Optimizer:
-        """The configuration's optimizer with its settings, on what is trained in the modules; those in `plain` are moved
-        by AdamW whatever it is."""
+        """The configuration's optimizer with its settings, on what is trained in the modules; AdamW moves those in
+        `plain` whatever it is."""
         config = self.config
         lr = config.lr if lr is None else lr
         if config.optimizer == "muon":

@@ -20,10 +20,12 @@ from shotstream_lite.training.intra_shot import IntraShotConfig
 from shotstream_lite.training.ode_pairs import OdePairsConfig
 from shotstream_lite.training.probe import ProbeConfig
 from shotstream_lite.training.teacher import TeacherConfig
+from shotstream_lite.training.text import TextConfig
 
 STAGES: dict[str, type[RunConfig]] = {
     "codec": CodecConfig,
     "films": FilmsConfig,
+    "text": TextConfig,
     "base": BaseConfig,
     "teacher": TeacherConfig,
     "ode-pairs": OdePairsConfig,
@@ -52,31 +54,16 @@ _TOY_DISTILLED: dict[str, Any] = {"lr": 1e-4, "guidance": 0.5, "memory_guidance"
 
 # Short shots teach movement as well, and cost less; long ones come often enough to be known.
 _LENGTHS = {"lengths": (3, 3, 6, 6, 9, 12, 21)}
-_SECOND: dict[str, Any] = _LENGTHS | {"batch": 12, "optimizer": "muon", "lr": 0.02, "align": 0.3}
+_YOUNG: dict[str, Any] = _LENGTHS | {"optimizer": "muon", "lr": 0.02, "align": 0.3}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "toybox": {stage: {} for stage in STAGES}
     | {
-        "codec": {"steps": 2600, "frame_steps": 1000, "shots": 1200},
-        "films": {"stories": 2000},  # of 500 a teacher learns hats and stripes by heart and looks back less
-        "base": {"steps": 3700, "image_steps": 3000, "lr": 1.5e-3},
-        "teacher": {"steps": 16_000, "image_batch": 32, "lr": 1.2e-3} | {"trained": "all", "text": True},  # beginners
-        "causal-init": {"steps": 300},
-        "intra-shot": _TOY_DISTILLED | {"steps": 800, "batch": 16, "critic_lr": 4e-4, "warmup": 30},
-        "inter-shot": _TOY_DISTILLED | {"steps": 500, "batch": 8, "critic_lr": 3e-4, "warmup": 20},
-    },
-    # The second edition of the miniature world (128 x 224, shots up to 81 frames); its recipe is still being found.
-    "toybox": {
-        "codec": {"world": "toybox", "base_dim": 32, "patch_size": 4, "wide_channels": 32, "channels": 24}
-        | {"shots": 1800, "frame_steps": 2400, "steps": 4300, "clip_lr": 0.005},
-        "films": {"world": "toybox", "stories": 1000},
-        "base": _SECOND | {"steps": 4100, "image_steps": 3500, "image_batch": 64, "heads": 5},
-        "teacher": _SECOND | {"steps": 8000, "batch": 8, "image_batch": 8, "looks": 6, "trained": "all", "text": True},
+        "base": _YOUNG | {"steps": 4100, "batch": 12, "image_steps": 3500, "image_batch": 64},
+        "teacher": _YOUNG | {"steps": 8000, "batch": 8, "image_batch": 8, "looks": 6, "trained": "all"},
         "causal-init": _LENGTHS | {"steps": 400},
         "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 800, "critic_lr": 4e-4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
-        "decoder": {"optimizer": "muon", "lr": 0.003, "steps": 2000},
-        "probe": {"world": "toybox", "batch": 16},
     },
     "wan-1.3b": {
         "films": _WAN | {"frames": 81, "height": 480, "width": 832},

@@ -1,6 +1,6 @@
 """All stages in their order, from nothing to the weights this package ships.
 
-One run folder holds everything: `shotstream train all --out runs`, or stage by stage `codec`, `films`, `base`,
+One run folder holds everything: `shotstream train all --out runs`, or stage by stage `codec`, `films`, `text`, `base`,
 `teacher`, `causal-init`, `intra-shot`, `inter-shot`, `decoder` and `probe`; then `ship`. What is stopped at any moment
 goes on from its last checkpoint when called again. `accelerate launch -m shotstream_lite.cli train ...` runs the same
 on several processes.
@@ -31,6 +31,7 @@ from shotstream_lite.training.presets import STAGES, configs
 from shotstream_lite.training.probe import train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
 from shotstream_lite.training.teacher import train_teacher
+from shotstream_lite.training.text import train_text
 from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
 
 ON_FILMS: dict[type, Callable] = {
@@ -46,6 +47,7 @@ ON_FILMS: dict[type, Callable] = {
 OTHERS: dict[type, Callable] = {
     STAGES["codec"]: train_codec,
     STAGES["films"]: encode_films,
+    STAGES["text"]: lambda config: print(json.dumps(train_text(config), indent=2)),
     STAGES["decoder"]: train_decoder,
     STAGES["probe"]: lambda config: print(json.dumps(train_probe(config), indent=2)),
     ShipConfig: ship,
@@ -110,6 +112,13 @@ def stage_configs(config: AllConfig) -> dict[str, RunConfig]:
         if config.start:
             stage.start, stage.after = (config.start, ()) if name == first else (None, (config.start,))
     stages["films"].videos = config.videos
+    if config.videos and "text" in stages:  # nobody knows their words before, nor what they show
+        del stages["text"]
+        for name in ("base", "teacher"):
+            stages[name].text, stages[name].align = True, 0.0
+        for stage in stages.values():
+            if isinstance(stage, NextShot) or stage is stages["base"]:
+                stage.lengths = ()
     return stages
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import whole_folder
 from shotstream_lite.models.settings import StreamSettings, save_settings
+from shotstream_lite.toybox.world import LONGEST
 
 MODEL_INDEX = {
     "_class_name": "WanPipeline",
@@ -58,7 +59,7 @@ def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
             shutil.copytree(target, part, dirs_exist_ok=True, ignore=lambda _, names: set(names) & OURS)
         for name, source in copies.items():
             copy_component(out / source, part / name)
-        finish(part, settings or StreamSettings())
+        finish(part, settings or StreamSettings(longest=LONGEST))
     for name, source in copies.items():
         size = sum(path.stat().st_size for path in (target / name).iterdir()) / 1e6
         print(f"shotstream: {target / name}: {out / source}, {size:.1f} MB")

@@ -14,7 +14,6 @@ from shotstream_lite.files import whole_file
 from shotstream_lite.models.folder import load_codec
 from shotstream_lite.tiny import TinyDecoder
 from shotstream_lite.toybox.dataset import film_pool
-from shotstream_lite.toybox.dataset import film_pool as second_film_pool
 from shotstream_lite.training.codec import clip_batch, reconstruction
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run
@@ -42,8 +41,7 @@ def train_tiny_decoder(config: TinyDecoderConfig) -> None:
     codec = Codec(run.frozen(load_codec(folder_with(config, "vae"))))
     torch.manual_seed(config.seed)
     tiny = run.trained(TinyDecoder(codec.channels, config.widths, codec.spatial_factor // 8))
-    draw = second_film_pool if codec.spatial_factor == 16 else film_pool  # the world the codec is of
-    pool = draw(config.shots, seed=config.seed)
+    pool = film_pool(config.shots, seed=config.seed)
     optimizer = run.optimizer(tiny)
 
     def train_step(step: int) -> dict[str, float]:

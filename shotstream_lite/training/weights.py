@@ -23,7 +23,7 @@ def folder_with(config: RunConfig, *names: str) -> Path:
     for folder in config.folders:
         if all((folder / name).is_dir() for name in names):
             return folder
-    missing = {"vae": "codec", "text_encoder": "base"}.get(names[0], names[0])
+    missing = {"vae": "codec", "text_encoder": "text"}.get(names[0], names[0])
     raise CheckpointError(
         f"{config.out}: {' with '.join(names)} is not there: run `shotstream train {missing}` first, or name a folder "
         "that holds it with --after or --start"

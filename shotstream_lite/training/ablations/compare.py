@@ -16,12 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.evaluation.films import Film, ModelSpec, held_out_stories, rendered_film, told
-from shotstream_lite.evaluation.report import FRECHET, KEPT, figures, with_sums
+from shotstream_lite.evaluation.films import Film, ModelSpec, check_size, held_out_stories, rendered_film, told
+from shotstream_lite.evaluation.report import FRECHET, figures
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference, interval, ratio
 from shotstream_lite.evaluation.store import Kept, check_folder, made_by, scores_key
-from shotstream_lite.evaluation.worlds import World, world_of_size
 from shotstream_lite.files import read_json, whole_file, write_text
 from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
@@ -29,8 +28,10 @@ from shotstream_lite.report import machine
 from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.rivals.joint import KINDS
 from shotstream_lite.rivals.streams import STREAMS
+from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.toybox.reading import measure, with_sums
 from shotstream_lite.training.ablations.rows import LEARNT_SHOTS, ROWS, Row
-from shotstream_lite.training.ablations.tables import BUDGET, TablesConfig, row_configs, shown, storyteller
+from shotstream_lite.training.ablations.tables import BUDGET, SHOWN, TablesConfig, row_configs, storyteller
 from shotstream_lite.training.loop import processes
 
 RULES = (
@@ -102,9 +103,8 @@ def compare(comparison: Comparison) -> str:
     tellers, untrained = chosen(comparison)
     result: dict[str, Any] = {"stories": comparison.stories, "shots": comparison.shots}
     if tellers:
-        sizes = {teller.name: _size(teller.pipeline) for teller in tellers}
-        world = world_of_size(sizes)
-        columns = {teller.name: scores for teller, scores in _measured(comparison, tellers, world)}
+        check_size({t.name: (t.pipeline.settings.height, t.pipeline.settings.width) for t in tellers})
+        columns = {teller.name: scores for teller, scores in _measured(comparison, tellers)}
         result["machine"] = machine(tellers[0].pipeline)
         result["rows"] = rows_of(tellers, columns)
     result |= {"not trained": untrained, "budget": _budget(comparison)}
@@ -187,15 +187,11 @@ def _budget(comparison: Comparison) -> dict[str, Any] | None:
     return read_json(path, error=CheckpointError) if path and path.exists() else None
 
 
-def _size(pipeline: ShotStreamPipeline) -> tuple[int, int]:
-    return pipeline.settings.height, pipeline.settings.width
-
-
-def _measured(comparison: Comparison, tellers: Sequence[Teller], world: World) -> Iterator[tuple[Teller, list[Scores]]]:
+def _measured(comparison: Comparison, tellers: Sequence[Teller]) -> Iterator[tuple[Teller, list[Scores]]]:
     """Of every teller the scores of its stories and of real film of the same shots, told or as they were kept."""
     own = comparison.rows and comparison.rows / "probe" / "model.safetensors"
-    file = own if own and own.exists() else world.probe
-    probe, plots = world.load_probe(file), held_out_stories(comparison.stories, comparison.shots, world)
+    file = own if own and own.exists() else PROBE_FILE
+    probe, plots = load_probe(file), held_out_stories(comparison.stories, comparison.shots)
     films = comparison.out / "films"
     check_folder(films, "--out")
 
@@ -205,7 +201,7 @@ def _measured(comparison: Comparison, tellers: Sequence[Teller], world: World) -
             scores = kept.load(number)
             if scores is None:
                 film, cost = make(replace(plots[number], takes=plots[number].takes[:shots]), number)
-                scores = world.measure(film, probe, fps) | cost
+                scores = measure(film, probe, fps) | cost
                 kept.save(number, film, scores, fps)
             parts.append(scores)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -232,16 +228,15 @@ def rows_of(tellers: Sequence[Teller], columns: Mapping[str, Sequence[Scores]]) 
         report = figures({REAL: real} | {teller.name: columns[teller.name][0] for teller in group.values()})
         for place, teller in group.items():
             scores, report_of = with_sums(columns[teller.name][0]), report[teller.name]
-            names = shown(report_of)
-            quality = {name: report_of["figures"][dimension][figure] for name, (dimension, figure) in names.items()}
-            kept = "kept/all" if KEPT in report_of["figures"] else "carried/all of it"
-            quality |= {"kept": interval(scores[kept]), QUALITY[1]: interval(scores[kept][:, :LEARNT_SHOTS])}
+            quality = {name: report_of["figures"][dimension][figure] for name, (dimension, figure) in SHOWN.items()}
+            quality |= {QUALITY[1]: interval(scores["kept/all"][:, :LEARNT_SHOTS])}
             quality |= {"drift": report_of["by shot"][FRECHET]["change"]}
-            gaps = {"gap 1": "seen 1 shot ago", "gap 2-3": "2 or 3", "gap 4-6": "4 to 6", LONG: "7 to 12"}
-            gaps = {name: scores[f"kept/{gap}"] for name, gap in gaps.items() if f"kept/{gap}" in scores}
-            quality |= {name: interval(values) for name, values in gaps.items()}
-            quality |= {SHARE: ratio(gaps[LONG], gaps[SHORT])} if gaps else {}
-            less = [key for key in (kept, "kept/7 to 12", "said/action") if key in scores]
+            gaps = {SHORT: "seen 1 shot ago", "gap 2-3": "2 or 3", "gap 4-6": "4 to 6", LONG: "7 to 12"}
+            gaps = {name: scores[f"kept/{gap}"] for name, gap in gaps.items()}
+            quality |= {name: interval(values) for name, values in gaps.items()} | {
+                SHARE: ratio(gaps[LONG], gaps[SHORT])
+            }
+            less = ("kept/all", "kept/7 to 12", "said/action")
             same = shots == tellers[0].shots
             seconds = columns[teller.name][0]["cost/seconds"]
             rows[place] = {

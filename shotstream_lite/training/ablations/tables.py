@@ -19,15 +19,17 @@ import numpy as np
 import tyro
 
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, held_out_stories, rendered_film, tell
-from shotstream_lite.evaluation.report import CARRIED, DIMENSIONS, KEPT, SECOND, figures, with_sums
+from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell
+from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, figures
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference
-from shotstream_lite.evaluation.worlds import world_of_size
 from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.text import CaptionEncoder
+from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.toybox.reading import measure as read_film
+from shotstream_lite.toybox.reading import with_sums
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
     RivalDistilConfig,
@@ -223,41 +225,36 @@ def measure(
 ) -> dict[str, Any]:
     """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
 
-    The edition of the world is the one whose size the pipeline makes. With them "scores": what the tables show, story
-    by story and shot by shot. Several processes share the stories, and all get everything.
+    With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
+    all get everything.
     """
     from shotstream_lite.distributed import Share
 
     settings = pipeline.settings
-    world, own = world_of_size({"row": (settings.height, settings.width)}), run / "probe" / "model.safetensors"
-    probe = world.load_probe(own if own.exists() else world.probe)
-    share, plots, columns = Share(), held_out_stories(stories, shots, world), {}
+    check_size({"row": (settings.height, settings.width)})
+    own = run / "probe" / "model.safetensors"
+    probe = load_probe(own if own.exists() else PROBE_FILE)
+    share, plots, columns = Share(), held_out_stories(stories, shots), {}
     mine = [plots[n] for n in share.mine(stories)]
     real = (rendered_film(plot, settings.shot_frames) for plot in mine)
     films = {REAL: real, "row": (tells(pipeline, plots[n], n) for n in share.mine(stories))}
     for name, some in films.items():
-        parts = share.gather([world.measure(film, probe, settings.fps) for film in some])
+        parts = share.gather([read_film(film, probe, settings.fps) for film in some])
         columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     told, result = with_sums(columns["row"]), as_json(figures(columns)["row"])
-    names = SECOND if KEPT in result["figures"] else DIMENSIONS
-    by_story = {name: told[names[dimension][score]] for name, (dimension, score) in shown(result).items()}
+    by_story = {name: told[DIMENSIONS[dimension][score]] for name, (dimension, score) in SHOWN.items()}
     return result | {"scores": {name: _plain(some) for name, some in by_story.items()}}
 
 
 SAID = {name: ("prompt following", name) for name in ("character", "setting", "camera", "action")}
 CUTS = {"SCA": ("transition control", "SCA"), "dynamic": ("quality", "dynamic degree")}
-SHOWN = SAID | {"carried": (CARRIED, "all of it"), "by chance": (CARRIED, "all, by chance")} | CUTS
-SHOWN_OF_SECOND = (
+SHOWN = (
     SAID
     | {"kept": (KEPT, "all"), "by chance": (KEPT, "all, by chance"), "gap 1": (KEPT, "seen 1 shot ago")}
     | {"gap 7+": (KEPT, "7 or more"), "bleed": ("what the caption before asked for", "character")}
     | CUTS
 )
-
-
-def shown(row: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """What the tables show of the world that a row was measured in: (dimension, figure) by name."""
-    return SHOWN_OF_SECOND if KEPT in row["figures"] else SHOWN
+"""What the tables show: (dimension, figure) by name."""
 
 
 def _plain(scores: np.ndarray) -> list[list[float | None]]:
@@ -271,7 +268,7 @@ def _plain(scores: np.ndarray) -> list[list[float | None]]:
 
 def scores(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """What the tables show of a row, by name: {"mean", "low", "high"}, all None where nothing was asked."""
-    return {name: row["figures"][dimension][score] for name, (dimension, score) in shown(row).items()}
+    return {name: row["figures"][dimension][score] for name, (dimension, score) in SHOWN.items()}
 
 
 def differences(row: dict[str, Any], ours: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -279,13 +276,13 @@ def differences(row: dict[str, Any], ours: dict[str, Any]) -> dict[str, dict[str
 
     Both err on the same hard stories, so the difference is known better than either.
     """
-    pairs = {name: [np.array(told["scores"][name], float) for told in (row, ours)] for name in shown(row)}
+    pairs = {name: [np.array(told["scores"][name], float) for told in (row, ours)] for name in SHOWN}
     return {name: as_json(difference(*pair)) for name, pair in pairs.items()}
 
 
 def report_text(results: list[dict[str, Any]], budget: str) -> str:
     """The tables in words, per cent; intervals, and the course over the shots, are in the JSON."""
-    names = list(shown(results[0]))
+    names = list(SHOWN)
     costs = [name for name in COSTS if any(name in row for row in results)]
     head = f"{'table':<13}{'row':<40}{'shots':>6}" + "".join(f"{name:>11}" for name in names)
     lines = [f"every row: {budget}", head + "".join(f"{name:>20}" for name in costs)]
