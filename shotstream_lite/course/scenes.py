@@ -15,7 +15,7 @@ from shotstream_lite.toybox.dataset import ToyFilms, key_frames, story_of, to_pi
 from shotstream_lite.toybox.reading import KINDS
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.truth import HIDDEN, IN_FRAME, truth
-from shotstream_lite.toybox.world import SHOT_FRAMES, Character, Place, Take, ToyStory, draw_story
+from shotstream_lite.toybox.world import MARKS, SHOT_FRAMES, Character, Place, Take, ToyStory, draw_story
 
 RETURNING_SEED = 2_000_000  # beyond training and held-out stories
 
@@ -42,7 +42,7 @@ def running_story(shots: int = 5) -> tuple[ToyStory, Story]:
     """The story of all notebooks, to be drawn and to be told. `shots` from 1 to 10."""
     script = _SCRIPT[:shots]
     takes = [
-        Take((who,), _BEACH, camera, action, "none", x=0.6 + 0.03 * i, beat=0.1 * i)
+        Take((who,), _BEACH, camera, action, "none", MARKS[i % len(MARKS)])
         for i, (_, who, camera, action) in enumerate(script)
     ]
     told = Story(_GLOBAL, tuple(Shot(caption) for caption, *_ in script), seed=SEED)
@@ -56,7 +56,7 @@ def returning_story(seed: int) -> tuple[ToyStory, Story]:
     place = story.takes[0].place
     one, other, *_ = story.cast
     plan = ((one, "wide", "stand"), (one, "close", "wave"), (other, "wide", "walk_right"), (other, "medium", "jump"))
-    takes = [Take((who,), place, camera, do, "none", 0.75, 0.0) for who, camera, do in (*plan, (one, "close", "stand"))]
+    takes = [Take((who,), place, camera, do, "none", MARKS[1]) for who, camera, do in (*plan, (one, "close", "stand"))]
     story = replace(story, home=place.setting, takes=tuple(takes))
     return story, Story(global_caption(story, rng), tuple(Shot(shot_caption(story, take, rng)) for take in takes))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, number
 from shotstream_lite.course.scenes import drawn_film
-from shotstream_lite.toybox.world import Character, Place, Take, ToyStory
+from shotstream_lite.toybox.world import MARKS, Character, Place, Take, ToyStory
 
 WHO = (0, 1, 0, 1, 1, 0)
 """Who is seen in each shot of the films a metric is tried on."""
@@ -36,7 +36,7 @@ def trial_films(seed: int) -> dict[str, list[np.ndarray]]:
     cast = tuple(Character(*look, hat="beanie", stripe="low", emblem="dot") for look in looks)
     place = Place("meadow", (0, 3), "right", far="house", flag="down")
     actions = rng.permutation(("walk_left", "walk_right", "jump") * 2).tolist()
-    takes = [Take((cast[who],), place, "medium", actions[i], "none", 0.75, 0.1 * i) for i, who in enumerate(WHO)]
+    takes = [Take((cast[who],), place, "medium", actions[i], "none", MARKS[1]) for i, who in enumerate(WHO)]
     real = drawn_film(ToyStory(cast, place.setting, "neutral", tuple(takes)))
     still = [shot[:1].repeat(len(shot), axis=0) for shot in real]
     shaken = [np.stack([np.roll(frame, rng.integers(-3, 4, 2), (0, 1)) for frame in shot]) for shot in still]
