@@ -26,6 +26,7 @@ from shotstream_lite.studio import pictures
 from shotstream_lite.studio.timeline import Take
 
 HOLD = 15.0  # seconds a page's request waits for news
+READ = 9  # frames on either side of a cut that are read
 UNREAD = 200  # messages a page may leave unread; then they are dropped, and it is told everything anew
 
 
@@ -135,35 +136,40 @@ def compare(pipeline: ShotStreamPipeline, one: Take, other: Take) -> dict[str, A
     }
 
 
-@functools.cache
-def _probe() -> Any:
-    from shotstream_lite.toybox.probe import load_probe
-
-    return load_probe()
-
-
 def scorecard(pipeline: ShotStreamPipeline, past: Sequence[Footage], takes: Sequence[Footage]) -> list[dict[str, Any]]:
     """What the miniature world's probe reads in some takes of a shot, of the details that no caption names.
 
-    They are compared with the latest earlier shot of the same character; if there is none, only the light is.
+    They are compared with the latest earlier shot of the same character; if there is none, only the light is. What the
+    wind changes in mid-shot is no mistake: takes are read where they begin, the earlier shot where it ends.
 
     Returns:
         [{"name", "earlier", "read": one a take}], in words; nothing for models the probe was not made for.
     """
     if pipeline.name != "toybox" or not past:
         return []
-    from shotstream_lite.toybox.probe import UNCAPTIONED
-
-    read = [_probe().read(footage.frames()) for footage in takes]
-    earlier = [_probe().read(footage.frames()) for footage in reversed(past)]
+    read = [_answers(footage.frames(0, min(READ, footage.length))) for footage in takes]
+    earlier = [_answers(footage.frames(max(0, footage.length - READ))) for footage in reversed(past)]
     who = ("shape", "colour")
     same = next((one for one in earlier if all(one[part] == read[0][part] for part in who)), None)
     before, shown = (same, ("hat", "stripe", "tint")) if same else (earlier[0], ("tint",))
-    words = {name: [str(value) for value in UNCAPTIONED[name]] for name in shown}
-    return [
-        {"name": name, "earlier": words[name][before[name]], "read": [words[name][one[name]] for one in read]}
-        for name in shown
-    ]
+    return [{"name": name, "earlier": before[name], "read": [one[name] for one in read]} for name in shown]
+
+
+@torch.inference_mode()
+def _answers(frames: np.ndarray) -> dict[str, str]:
+    """What the probe reads in some frames together, by question."""
+    from shotstream_lite.toybox.truth import IN_FRAME
+
+    probe = _probe()
+    logits = probe.stills(probe.features(torch.from_numpy(frames.copy())))
+    return {name: str(IN_FRAME[name][int(some.log_softmax(1).mean(0).argmax())]) for name, some in logits.items()}
+
+
+@functools.cache
+def _probe() -> Any:
+    from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+
+    return load_probe(PROBE_FILE)
 
 
 def apology(error: Exception) -> str | None:

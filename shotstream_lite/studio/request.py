@@ -13,7 +13,7 @@ from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.story import MAX_SEED, Shot, Story, is_whole
 from shotstream_lite.story_files import parse_stories
 from shotstream_lite.toybox import world
-from shotstream_lite.toybox.captions import WORDS
+from shotstream_lite.toybox.captions import ACTION_WORDS, EVENT_WORDS, WORDS
 
 MAX_FILE = 500_000  # characters of a story file
 MAX_SHOTS, MAX_TAKES = 100, 12  # of a story, of a shot
@@ -161,14 +161,18 @@ KINDS = {
     "where": world.SETTINGS,
     "camera": world.CAMERAS,
     "does": world.ACTIONS,
+    "happens": tuple(EVENT_WORDS),
 }
+SAID = WORDS | {action: tuple(does for does, *_ in forms) for action, forms in ACTION_WORDS.items()} | EVENT_WORDS
 SMALL_WORLD = {
     "story": "A story about a red ball and a blue box, by the sea.",
     "shots": (
         "Wide shot: the red ball jumps up and down.",
         "Medium shot: the blue box waves hello.",
         "Close-up: the red ball spins around.",
+        "Medium shot: the red ball waves. The wind blows.",
         "Wide shot: the red ball and the blue box meet.",
+        "A bell rings. Wide shot: the blue box jumps.",
         "In the snow, the green cone walks to the left, wide shot.",
     ),
 }
@@ -190,7 +194,7 @@ def known_phrases(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
     if type(getattr(backend, "model", None)).__name__ != "WordLevel":
         return {}
     known = set(tokenizer.get_vocab())
-    phrases = {kind: dict.fromkeys(p for value in values for p in WORDS[value]) for kind, values in KINDS.items()}
+    phrases = {kind: dict.fromkeys(p for value in values for p in SAID[value]) for kind, values in KINDS.items()}
     return {kind: [p for p in said if set(p.replace("-", " ").split()) <= known] for kind, said in phrases.items()}
 
 

@@ -9,7 +9,7 @@ const GAP = 4; // dots between two films side by side
 const KEPT = 40; // strips whose pictures are kept decoded
 
 let fps = 16;
-let size = [96, 64];
+let size = [224, 128];
 const takes = new Map(); // id -> { frames, begin, looks, edition }
 let decoded = []; // strips with a picture, the latest last
 

@@ -349,7 +349,7 @@ function words() {
     $("shot").focus();
   };
   const chip = (text, press) => button(text, press, { class: "chip" });
-  const names = { who: "Who", colour: "Colour", where: "Where", camera: "Camera", does: "Does" };
+  const names = { who: "Who", colour: "Colour", where: "Where", camera: "Camera", does: "Does", happens: "Happens" };
   const kinds = Object.entries(model.phrases);
   $("words").append(make("h2", { text: "Shots to try" }),
     make("div", { class: "chips" }, ...model.examples.shots.map((text) => chip(text, () => (type("shot", text), $("shot").focus())))));
