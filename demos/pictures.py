@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import torch
 
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.session import StorySession
@@ -19,8 +19,8 @@ PICTURES = HERE / "pictures"
 def world(rows: int = 4, columns: int = 4) -> None:
     """Shots of the miniature world as the renderer draws it: a story a row, a frame a shot."""
     stories = [story_of(seed, columns) for seed in range(3, 3 + rows)]
-    shots = [np.concatenate([render(s, take)[16:17] for take in s.takes]) for s in stories]
-    write_strip(shots, PICTURES / "world.png", columns=columns, scale=2)
+    shots = [torch.cat([render(s, take, 1, start=16) for take in s.takes]).numpy() for s in stories]
+    write_strip(shots, PICTURES / "world.png", columns=columns)
 
 
 def film() -> None:
@@ -29,7 +29,7 @@ def film() -> None:
     session = StorySession.of(ShotStreamPipeline.from_pretrained("toybox"), story)
     for _ in session.tell():
         pass
-    write_strip([told.footage.frames() for told in session.shots], PICTURES / "film.png", columns=6, scale=2)
+    write_strip([told.footage.frames() for told in session.shots], PICTURES / "film.png")
 
 
 if __name__ == "__main__":

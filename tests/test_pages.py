@@ -109,7 +109,7 @@ def test_the_rollout_passes_as_the_library_does(page):
 def test_history_is_that_of_the_library(page):
     evenly = [[length, count] for length in range(1, 82) for count in range(13)]
     assert of_page(page, "frameIndices", evenly) == [frame_indices(*case) for case in evenly]
-    films = [[length] * shots for length in (1, 5, 33) for shots in (0, 1, 2, 3, 7, 10)]
+    films = [[length] * shots for length in (1, 5, 45) for shots in (0, 1, 2, 3, 7, 10)]
     cases = [[lengths, budget, policy] for lengths in films for budget in (0, 1, 6, 7, 12) for policy in SHOWN]
     assert of_page(page, "select", cases) == [[list(pair) for pair in select(*case)] for case in cases]
     assert of_page(page, "counts", [[5, 6], [0, 6], [8, 6]]) == [counts(5, 6), counts(0, 6), counts(8, 6)]
