@@ -125,7 +125,7 @@ def model_folder(tmp_path_factory) -> Path:
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder / "tokenizer")
     build_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
-    codec.build_codec(8, base_dim=4).save_pretrained(folder / "vae")
+    codec.build_codec(8, base_dim=4, patch_size=2).save_pretrained(folder / "vae")
     base.build_transformer(8, heads=2, layers=2).save_pretrained(folder / "transformer")
     save_settings(StreamSettings(height=32, width=48, shot_frames=13), folder)
     return folder

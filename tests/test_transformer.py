@@ -9,7 +9,7 @@ from conftest import build_transformer, close
 from diffusers import WanTransformer3DModel
 
 from shotstream_lite.rollout import begin_shot
-from shotstream_lite.transformer import ShotStreamTransformer, adopt, causal_mask, with_context
+from shotstream_lite.transformer import ShotStreamTransformer, adopt, causal_mask, compile_blocks, with_context
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -170,3 +170,35 @@ def test_bfloat16(shots):
         chunk = half.chunk(begin_shot(half, shots.cond), shots.target, 500.0, 0)
         full = build_transformer()
         close(chunk.float(), full.chunk(begin_shot(full, shots.cond), shots.target, 500.0, 0), 0.05)
+
+
+@torch.no_grad()
+def test_who_listens_hears_joint_alone_and_gives_back_what_is_attended(transformer, shots):
+    inputs, heard = (shots.target, 500.0, shots.captions[:, :1]), []
+
+    def listen(keys, values, query):
+        heard.append((query, keys))
+        return keys, values * louder
+
+    usual, transformer.listen, louder = transformer.joint(*inputs), {1: listen}, 1.0
+    assert torch.equal(transformer.joint(*inputs), usual)
+    (query, keys), tokens = heard.pop(), shots.target.shape[2] * 2 * 3
+    assert query.shape == keys.shape == (2, 2, tokens, 12) and not torch.equal(query, keys)
+    louder = 2.0
+    assert not torch.allclose(transformer.joint(*inputs), usual, atol=1e-3)
+    heard.clear()
+    transformer.chunk(begin_shot(transformer, shots.cond), shots.target[:, :, :3], 500.0, 0)
+    assert not heard
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_compiled_or_not_captions_are_read_alike(dtype):
+    """However many there are."""
+    plain, quick = build_transformer(0).to(dtype), build_transformer(0).to(dtype)
+    compile_blocks(quick, backend="aot_eager")
+    for count in (1, 2, 5):
+        captions = torch.randn(2, count, 5, 10, generator=torch.Generator().manual_seed(count)).to(dtype)
+        one, two = (model.caption_keys(captions) for model in (plain, quick))
+        for ours, theirs in zip((*one.keys, *one.values), (*two.keys, *two.values), strict=True):
+            torch.testing.assert_close(ours, theirs)

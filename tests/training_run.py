@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from conftest import build_transformer
 
-from shotstream_lite.toybox.dataset import LatentFilms, key_frames
+from shotstream_lite.toybox.dataset import ToyFilms, key_frames
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.codec import build_codec
 
@@ -21,7 +21,7 @@ def tiny_run(folder: Path) -> Path:
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder / "tokenizer")
     build_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
-    build_codec(CHANNELS).save_pretrained(folder / "vae")
+    tiny_codec().save_pretrained(folder / "vae")
     return folder
 
 
@@ -29,13 +29,21 @@ def tiny_transformer(seed: int):
     return build_transformer(seed, in_channels=CHANNELS, out_channels=CHANNELS, text_dim=64)
 
 
-def tiny_films(stories: int = 3, budgets: tuple[int, ...] = (6,)) -> LatentFilms:
-    """Shots of 9 frames, 32 x 48 pixels: 3 latents of 4 x 6."""
-    generator = torch.Generator().manual_seed(0)
-    keys = key_frames(9, budgets)
-    return LatentFilms(
-        torch.arange(stories),
-        torch.randn(stories, 8, CHANNELS, 3, 4, 6, generator=generator),
-        torch.randn(stories, 8, len(keys), CHANNELS, 4, 6, generator=generator),
-        keys,
-    )
+def tiny_codec(channels: int = CHANNELS):
+    """8 x 8 pixels to a latent cell."""
+    return build_codec(channels, base_dim=4, patch_size=2)
+
+
+class TinyFilms(ToyFilms):
+    """All shots are of one length."""
+
+    def lengths(self, story: int) -> tuple[int, ...]:
+        return (9,) * len(self.clips[story])
+
+
+def tiny_films(stories: int = 3, budgets: tuple[int, ...] = (6,)) -> TinyFilms:
+    """Stories of 8 shots of 9 frames, 32 x 48 pixels: 3 latents of 4 x 6."""
+    noise, keys = torch.Generator().manual_seed(0), len(key_frames(9, budgets))
+    clips = torch.randn(stories, 8, CHANNELS, 3, 4, 6, generator=noise)
+    stills = torch.randn(stories, 8, keys, CHANNELS, 4, 6, generator=noise)
+    return TinyFilms(list(range(stories)), *([list(story) for story in kind] for kind in (clips, stills)), budgets)

@@ -1,4 +1,4 @@
-"""The recipe of the second edition, rehearsed: every stage from the codec on, a step or two each, at tiny sizes."""
+"""The recipe of the toybox, rehearsed: every stage from the codec on, a step or two each, at tiny sizes."""
 
 import json
 
@@ -7,25 +7,15 @@ import pytest
 from shotstream_lite.commands.train import main as train_main
 from shotstream_lite.toybox import dataset
 from shotstream_lite.toybox.probe import load_probe
-from shotstream_lite.training import codec, decoder, probe
+from shotstream_lite.training import codec, decoder, probe, text
 
 TINY = ["--steps", "1", "--sample-every", "0"]
 SHOTS = [*TINY, "--batch", "2", "--lengths", "3", "6", "--budget", "2"]
+NARROW = ["--base-dim", "4", "--wide-channels", "8", "--channels", "6"]
 STAGES = {
-    "codec": [
-        *TINY,
-        "--frame-steps",
-        "0",
-        "--shots",
-        "96",
-        "--base-dim",
-        "4",
-        "--wide-channels",
-        "8",
-        "--channels",
-        "6",
-    ],
+    "codec": [*TINY, "--frame-steps", "0", "--shots", "96", *NARROW],
     "films": ["--stories", "2", "--budgets", "2"],
+    "text": ["--steps", "1", "--batch", "1"],
     "base": [*TINY, "--image-steps", "0", "--batch", "2", "--lengths", "3", "6", "--heads", "1", "--layers", "1"],
     "teacher": [*SHOTS, "--image-batch", "2"],
     "causal-init": SHOTS,
@@ -40,9 +30,10 @@ STAGES = {
 def small_world(monkeypatch):
     """Short shots."""
     monkeypatch.setattr(codec, "BATCHES", {5: 1})
-    monkeypatch.setattr(probe.toybox2, "accuracy", lambda *_: {})
-    monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
-    monkeypatch.setattr(decoder, "second_film_pool", codec.second_film_pool)
+    monkeypatch.setattr(probe, "accuracy", lambda *_: {})
+    monkeypatch.setattr(text, "HELD_OUT", 1)
+    for stage in (codec, decoder):
+        monkeypatch.setattr(stage, "film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
     monkeypatch.setattr(dataset, "LENGTHS", (9, 17, 25))
     remembering = dataset.lengths_of, dataset._shown
     for memory in remembering:
@@ -52,9 +43,9 @@ def small_world(monkeypatch):
         memory.cache_clear()
 
 
-def test_every_stage_runs_on_films_of_the_second_edition(tmp_path, small_world):
+def test_every_stage_runs_on_films(tmp_path, small_world):
     for stage, options in STAGES.items():
-        assert train_main(["--preset", "toybox", stage, "--out", str(tmp_path), *options]) == 0
+        assert train_main([stage, "--out", str(tmp_path), *options]) == 0
     films = dataset.load_films(tmp_path / "films")
     assert len(films) == 2 and films.channels == 6 and films.clip(0, 0).shape[-2:] == (8, 14)
     assert {clip.shape[1] for story in films.clips for clip in story} == {3, 5, 7}
