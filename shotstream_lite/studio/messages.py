@@ -161,7 +161,7 @@ def _answers(frames: np.ndarray) -> dict[str, str]:
     from shotstream_lite.toybox.truth import IN_FRAME
 
     probe = _probe()
-    logits = probe.stills(probe.features(torch.from_numpy(frames.copy())))
+    logits = probe.stills(probe.features(torch.tensor(frames)))
     return {name: str(IN_FRAME[name][int(some.log_softmax(1).mean(0).argmax())]) for name, some in logits.items()}
 
 

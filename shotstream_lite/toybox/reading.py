@@ -49,8 +49,8 @@ def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
     """
     shots = film.shots
     with torch.inference_mode():
-        read = [probe.read(torch.from_numpy(shot)) for shot in shots]
-        features = [probe.features(torch.from_numpy(shot[::4])).mean(0).numpy() for shot in shots]
+        read = [probe.read(torch.tensor(shot)) for shot in shots]
+        features = [probe.features(torch.tensor(shot[::4])).mean(0).numpy() for shot in shots]
     scores = compare(film.story, [{name: v.numpy() for name, v in one.items()} for one in read], film.given)
     lengths = [len(shot) for shot in shots]
     cuts = shot_cut_accuracy(find_cuts(np.concatenate(shots), fps), planned_cuts(lengths), sum(lengths))
