@@ -15,7 +15,9 @@ import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -25,7 +27,9 @@ import torch
 from PIL import Image
 
 from shotstream_lite import cli
+from shotstream_lite.course.scenes import running_story, variants
 from shotstream_lite.errors import ShotStreamError, StoryError
+from shotstream_lite.footage import Reel
 from shotstream_lite.models.placement import Fit, Plan
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rivals.telling import offer_rivals
@@ -39,6 +43,7 @@ from shotstream_lite.studio.page import ACTIONS, act, model
 from shotstream_lite.studio.session import Session
 from shotstream_lite.studio.sessions import Sessions
 from shotstream_lite.studio.timeline import Take
+from shotstream_lite.toybox.renderer import render
 
 STORY = "A story about a red ball and a blue box, by the sea."
 LINES = ("Wide shot: the red ball jumps.", "Close-up: the blue box waves.", "Medium shot: the red ball spins.")
@@ -792,6 +797,20 @@ def test_examples_and_phrases_are_known_to_the_model(pipeline):
     assert all(phrases.values()) and not pipeline.text.unknown_words(" ".join(every))
     pipeline.text.check([f"{said['story']}shot0:{shot}" for shot in said["shots"]])
     assert request.known_phrases(object()) == {} and "van" in request.examples(object())["story"]
+
+
+def test_the_card_compares_what_captions_leave_out_on_both_sides_of_a_cut():
+    story, _ = running_story(3)
+    before, _, after = story.takes
+    crowned, reel, model = variants(story, 2)["hat"]["crown"].takes[2], Reel(), SimpleNamespace(name="toybox")
+    wide, blown, near, wrong = (
+        reel.append(render(story, take).numpy()) for take in (before, replace(before, event="wind"), after, crowned)
+    )
+    hat, stripe, tint = messages.scorecard(model, [wide], [near, wrong])
+    assert hat == {"name": "hat", "earlier": "party hat", "read": ["party hat", "crown"]}
+    assert (stripe["read"], tint["read"]) == (["middle"] * 2, ["warm"] * 2)
+    assert messages.scorecard(model, [blown], [near])[0]["earlier"] == "none"  # the wind has taken it
+    assert messages.scorecard(SimpleNamespace(name="wan-1.3b"), [wide], [near]) == []
 
 
 def test_facts_are_facts(pipeline):
