@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
+from training_run import tiny_codec, tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
@@ -20,7 +20,7 @@ from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.models.folder import load_codec, load_text
 from shotstream_lite.toybox import dataset
 from shotstream_lite.training import codec as codec_stage
-from shotstream_lite.training import decoder, loop, recipe, ship, weights
+from shotstream_lite.training import decoder, loop, recipe, ship, text, weights
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig
@@ -29,12 +29,14 @@ from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_sho
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
+from shotstream_lite.training.text import TextConfig, train_text
 from shotstream_lite.training.weights import earlier, save_whole
 
 QUICK = {"steps": 2, "save_every": 1, "batch": 1, "sample_every": 0, "warmup": 0, "lr": 1e-2}
 PAIRS = {"pairs": 3, "batch": 1, "student_steps": (1000, 500), "sampling_steps": 2}
 STAGES = {
-    "base": (train_base, BaseConfig, QUICK | {"image_steps": 1, "image_batch": 1}),
+    "text": (lambda config, films: train_text(config), TextConfig, QUICK),
+    "base": (train_base, BaseConfig, QUICK | {"image_steps": 1, "image_batch": 1, "heads": 1, "layers": 1}),
     "teacher": (train_teacher, TeacherConfig, QUICK | {"text": True}),
     "ode-pairs": (generate, OdePairsConfig, PAIRS),
     "causal-init": (train_causal_init, CausalInitConfig, QUICK),
@@ -88,11 +90,11 @@ def stored(folder):
 
 @pytest.mark.parametrize(
     "stage, where",
-    [(stage, where) for stage in STAGES for where in ("after", "start") if (stage, where) != ("base", "after")]
-    + [("teacher", "here")],
+    [(stage, where) for stage in STAGES for where in ("after", "start")] + [("teacher", "here")],
 )
-def test_a_stage_killed_again_and_again_goes_on(trained, tmp_path, killer, stage, where):
+def test_a_stage_killed_again_and_again_goes_on(trained, tmp_path, killer, monkeypatch, stage, where):
     """Where its predecessors lie, or away from them: it becomes the run it would have been, and complete."""
+    monkeypatch.setattr(text, "HELD_OUT", 1)
     train, kind, options = STAGES[stage]
     films = tiny_films()
     if where == "here":
@@ -139,16 +141,30 @@ def test_all_runs_what_is_left_of_the_recipe(tmp_path, monkeypatch, capsys):
     command = ["train", "all", "--out", str(tmp_path)]
     assert main(command) == 2
     assert capsys.readouterr().out.startswith(
-        "shotstream: codec (2600 steps); then films, base (3700 steps), teacher ("
+        "shotstream: codec (4300 steps); then films, text (2000 steps), base (4100 steps), teacher ("
     )
     assert main(command) == 0
-    stages = ["codec", "films", "base", "teacher", "causal-init", "intra-shot", "inter-shot", "decoder", "probe"]
-    assert ran == stages[:4] + ["films", *stages[3:]]
+    stages = [
+        "codec",
+        "films",
+        "text",
+        "base",
+        "teacher",
+        "causal-init",
+        "intra-shot",
+        "inter-shot",
+        "decoder",
+        "probe",
+    ]
+    assert ran == stages[:5] + ["films", *stages[4:]]
     assert main(command) == 0 and ran[len(stages) + 2 :] == ["films"]  # which knows itself that nothing is missing
     wan = recipe.stage_configs(parse(["all", "--preset", "wan-1.3b", "--out", "x", "--start", "wan", "--compile"]))
     assert list(wan) == ["films", "teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"]
     assert [str(stage.start) for stage in wan.values()] == ["None", "wan", *["None"] * 4]
     assert all(stage.compile and stage.precision == "bf16" for stage in wan.values())
+    real = recipe.stage_configs(parse(["all", "--out", "x", "--videos", "mine"]))  # nobody knows what they say and show
+    assert list(real) == [name for name in stages if name != "text"] and real["base"].text and not real["base"].align
+    assert {stage.lengths for stage in real.values() if hasattr(stage, "lengths")} == {()}
 
 
 def test_a_stage_says_how_long_it_will_take(tmp_path, monkeypatch, capsys):
@@ -184,7 +200,7 @@ MISTAKES = {
     "ode-pairs --pairs 0": "--pairs is 0",
     "ode-pairs --sampling-steps 20": "--sampling-steps 20",
     "codec --channels 0": "--channels is 0",
-    "codec --channels 17": "--channels is 17",
+    "codec --channels 33": "--channels is 33",
     "codec --shots 20": "--shots is 20: the codec needs 96",
     "films --stories -3": "--stories is -3",
     "films --first -3": "--first is -3",
@@ -222,20 +238,21 @@ def test_out_is_a_folder(tmp_path, capsys, stage):
 
 def test_films_of_another_kind_are_refused(trained, tmp_path, monkeypatch, capsys):
     """Another codec, a budget they were not encoded for, a text length that the teacher does not read."""
-    monkeypatch.setattr(dataset, "STORY_SHOTS", 2)
-    monkeypatch.setattr(dataset, "SHOT_FRAMES", 9)
-    monkeypatch.setattr(dataset, "story_of", lambda seed, shots=2, real=dataset.story_of: real(seed, shots))
-    real = dataset.render
-    monkeypatch.setattr(dataset, "render", lambda *scene: real(*scene)[:9, ::2, ::2])
+    for name in ("lengths_of", "story_of", "_shown", "_places"):  # stories of two shots of 9 frames, 32 x 48 pixels
+        monkeypatch.setattr(dataset, name, getattr(dataset, name).__wrapped__)
+    for function in (dataset.lengths_of, dataset.story_of):
+        monkeypatch.setattr(function, "__defaults__", (2,))
+    monkeypatch.setattr(dataset, "LENGTHS", (9, 9, 9))
+    monkeypatch.setattr(dataset, "render", lambda *scene, real=dataset.render: real(*scene)[:, ::4, :192:4])
     folder, codec = tmp_path / "films", Codec(load_codec(trained))
-    encode = functools.partial(dataset.encode_stories, folder=folder, per_file=2, keys=dataset.key_frames(9, (2,)))
+    encode = functools.partial(dataset.encode_stories, folder=folder, per_file=2, budgets=(2,))
     encode(codec, range(3))
     first = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     encode(codec, range(4))  # the second file was not full
     second = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert [name for name in first if first[name] != second[name]] == ["films-0000002.safetensors"]
     teacher = ["train", "teacher", "--out", str(tmp_path), "--after", str(trained), "--steps", "1", "--batch", "1"]
-    teacher += ["--image-batch", "0", "--sample-every", "0"]
+    teacher += ["--image-batch", "0", "--sample-every", "0", "--lengths", "3"]
     assert main(teacher) == 2
     assert "--budget 6" in (said := capsys.readouterr().err) and "train films --budgets 6" in said
     teacher += ["--budget", "2"]
@@ -245,7 +262,7 @@ def test_films_of_another_kind_are_refused(trained, tmp_path, monkeypatch, capsy
     assert main([*student, "--text-tokens", "32"]) == 2
     assert "--text-tokens is 32, but" in (said := capsys.readouterr().err) and "was trained with 64" in said
     torch.manual_seed(9)
-    codec_stage.build_codec(CHANNELS).save_pretrained(tmp_path / "vae")
+    tiny_codec().save_pretrained(tmp_path / "vae")
     assert main(teacher) == 2 and "was encoded by another codec" in capsys.readouterr().err
     encode(Codec(load_codec(tmp_path)), range(4))
     assert main(teacher) == 0
@@ -388,10 +405,10 @@ def test_the_codec_goes_on_too(tmp_path, monkeypatch, killer, train, kind):
     monkeypatch.setattr(codec_stage, "BATCHES", {1: 1, 5: 1})
     monkeypatch.setattr(codec_stage, "compact", lambda vae, pool, channels: vae)
     options = {"steps": 2, "save_every": 1, "lr": 1e-2}
-    options |= {"frame_steps": 1} if kind is codec_stage.CodecConfig else {}
+    options |= {"frame_steps": 1, "base_dim": 4} if kind is codec_stage.CodecConfig else {}
     for name in ("whole", "killed"):
         torch.manual_seed(0)
-        codec_stage.build_codec(CHANNELS).save_pretrained(tmp_path / name / "vae")
+        tiny_codec().save_pretrained(tmp_path / name / "vae")
     train(kind(tmp_path / "whole", **options))
     for at in (2, 3, 3):
         killer(at)

@@ -22,7 +22,7 @@ from shotstream_lite.models.memory import LiveBytes, outline_codec
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rollout import begin_shot, sample_joint
-from shotstream_lite.training import base, codec, decoder, memory, ode_pairs, probe, recipe
+from shotstream_lite.training import base, codec, decoder, memory, ode_pairs, probe, recipe, text
 from shotstream_lite.training.batches import drop_captions, next_shot_batch
 from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws
@@ -40,17 +40,21 @@ TINY = 1e-9  # a clip so small that Adam's epsilon stops nearly all motion
 STEPS = {"steps": 4, "warmup": 0, "sample_every": 0}
 SHOT = {"batch": 2, "drop_context": 0.0}
 IN_TURN = STEPS | SHOT | {"critic_updates": 1, "critic_lr": 1e-3, "lr": 1e-3, "lr_floor": 0.1}
-BY_ADAM = STEPS | {"shots": 4, "optimizer": "adamw", "lr": 1e-3}
+BY_ADAM = STEPS | {"optimizer": "adamw", "lr": 1e-3}
+NARROW = BY_ADAM | {"shots": 100, "base_dim": 4, "wide_channels": 16, "channels": 12}
 FROM = {  # what the changes below are changes of
+    "text": BY_ADAM | {"batch": 1},
     "base": STEPS | {"batch": 2, "image_batch": 2, "image_steps": 1},
+    "base aligned": STEPS | {"batch": 2, "image_steps": 0, "align": 1.0},
     "teacher": STEPS | SHOT | {"image_batch": 2},
+    "teacher aligned": STEPS | SHOT | {"align": 1.0},
     "ode-pairs": SHOT | {"pairs": 2, "student_steps": (1000, 500), "sampling_steps": 4},
     "causal-init": STEPS | SHOT | {"student_steps": (1000, 500), "seed": 5},
     "intra-shot": IN_TURN,
     "inter-shot": IN_TURN | {"shots": 3, "lora_rank": 2, "lora_alpha": 2.0},
-    "codec": BY_ADAM | {"frame_steps": 3, "shots": 100},
-    "codec clips": BY_ADAM | {"shots": 100, "frame_steps": 0, "clip_lr": 1e-3},
-    "decoder": BY_ADAM,
+    "codec": NARROW | {"frame_steps": 3},
+    "codec clips": NARROW | {"frame_steps": 0, "clip_lr": 1e-3},
+    "decoder": BY_ADAM | {"shots": 4},
     "probe": BY_ADAM | {"batch": 2},
 }
 
@@ -65,17 +69,19 @@ MEMORY |= {"drop_context": (1.0, 1), "lengths": ((2,), 1), "text_tokens": (40, 1
 THE_SAME = {"accumulate": (2, {}), "checkpointing": (True, {})}  # in less memory
 STUDENT = {"chunk": (1, 1), "student_steps": ((1000, 250), 1), "indicator": ("embedding", 0)}
 CHANGES = {
+    "text": ADAM | {"batch": (2, 1), "seed": (77, 0)},
     "base": ADAM
     | {"image_steps": (2, 2), "image_batch": (4, 1), "batch": (4, 2), "shift": (8.0, 1), "drop_caption": (1.0, 1)}
-    | {"lengths": ((2,), 2), "text_tokens": (40, 1), "text": (False, {"text_encoder": 1, "transformer": 2})}
-    | {"seed": (77, {"text_encoder": 0, "transformer": 1})}
-    | {"align": (1.0, {"align": 0, "transformer": 1, "text_encoder": 1})},
+    | {"lengths": ((2,), 2), "text_tokens": (40, 1), "text": (True, {"text_encoder": 0, "transformer": 1})}
+    | {"align": (1.0, {"align": 0, "transformer": 1})},
+    "base aligned": {"align_steps": (1, {"align": 2, "transformer": 2})},
     "teacher": ADAM
     | MEMORY
     | THE_SAME
     | {"image_batch": (4, 1), "looks": (1, 1), "drop_caption": (1.0, 1), "bell": (True, 1), "trained": ("all", 1)}
     | {"text": (True, {"text_encoder": 0, "transformer": 2}), "injection": ("channel", 0)}
     | {"align": (1.0, {"align": 0, "transformer": 1})},
+    "teacher aligned": {"align_steps": (1, {"align": 2, "transformer": 2})},
     "ode-pairs": MEMORY
     | {"seed": (77, 1), "precision": ("bf16", 1), "pairs": (3, 0), "sampling_steps": (8, 1), "guidance": (8.0, 1)}
     | {"student_steps": ((1000, 250), 1), "batch": (1, {}), "lengths": ((2,), 0)},
@@ -100,16 +106,10 @@ CHANGES = {
     | {"indicator": ("embedding", {"student": 0})},
     "codec": ADAM
     | {"kl": (100.0, 1), "frame_steps": (1, 2), "shots": (120, 1), "seed": (77, 0), "steps": (50, {})}
-    | {
-        "lr_floor": (0.9, {}),
-        "world": ("toybox", 1),
-        "base_dim": (8, 0),
-        "patch_size": (1, 0),
-        "wide_channels": (14, 0),
-    },
+    | {"lr_floor": (0.9, {}), "base_dim": (8, 0), "patch_size": (1, 0), "wide_channels": (14, 0)},
     "codec clips": {"clip_lr": (3e-3, 1), "steps": (50, 2), "lr_floor": (0.9, 2), "clip": (TINY, 1), "warmup": (3, 1)},
     "decoder": ADAM | {"noise": (1.0, 1), "shots": (8, 1)},
-    "probe": ADAM | {"batch": (4, 1), "shots": (8, 1), "seed": (77, 0), "world": ("toybox", 0)},
+    "probe": ADAM | {"batch": (4, 1), "seed": (77, 0)},
 }
 CHANGES["inter-shot"] = CHANGES["intra-shot"] | {  # its first shot has no history
     "policy": ("first", 2),
@@ -123,8 +123,8 @@ CHANGES["inter-shot"] = CHANGES["intra-shot"] | {  # its first shot has no histo
     "lora_dropout": (0.5, 1),
     "begin": ("causal-init", {"fake": 1, "student": 0}),
 }
-PARTS = {"base": ("transformer", "text_encoder"), "ode-pairs": ("trajectory",), "codec": ("vae",), "decoder": ("vae",)}
-PARTS |= {"codec clips": ("vae",), "probe": ("probe",)}
+PARTS = {"text": ("text_encoder", "reader"), "ode-pairs": ("trajectory",), "codec": ("vae",), "codec clips": ("vae",)}
+PARTS |= {"decoder": ("vae",), "probe": ("probe",)}
 
 
 def expected(stage: str, when) -> dict[str, int]:
@@ -141,23 +141,19 @@ class Updates:
 
     def __init__(self, monkeypatch, folder, trained) -> None:
         self.folder, self.trained, self.films = folder, trained, tiny_films(budgets=(3, 6))
-        monkeypatch.setattr(type(self.films), "questions", lambda films: {"which half": 2})
-        monkeypatch.setattr(type(self.films), "shown", lambda *_: {"which half": np.arange(9) // 5})
         monkeypatch.setattr(Run, "steps", lambda run, *args, **parts: self._two(run, *args, **parts))
         monkeypatch.setattr(base, "build_transformer", lambda *_: tiny_transformer(0))
         for module in (codec, decoder):
             monkeypatch.setattr(module, "film_pool", self._pool)
-        monkeypatch.setattr(codec, "second_film_pool", lambda shots, seed: self._pool(shots, seed + 1))
         monkeypatch.setattr(codec, "BATCHES", {1: 2, 5: 1})
         monkeypatch.setattr(probe, "accuracy", lambda *_: {})
-        monkeypatch.setattr(probe, "held_out", lambda: None)
-        monkeypatch.setattr(probe.toybox2, "accuracy", lambda *_: {})
+        monkeypatch.setattr(text, "HELD_OUT", 1)
 
     def __call__(self, stage: str, **changes) -> list[dict[str, torch.Tensor]]:
         AcceleratorState._reset_state()  # a process has one precision; here each run has its own
         self.seen: list[dict[str, torch.Tensor]] = []
         out = self.folder / f"{len(list(self.folder.iterdir()))}"
-        after = () if stage in ("base", "codec", "codec clips") else (self.trained,)
+        after = () if stage in ("text", "codec", "codec clips") else (self.trained,)
         config = STAGES[stage.split()[0]](out, after=after, **FROM[stage] | changes)
         if type(config) in recipe.ON_FILMS:
             recipe.ON_FILMS[type(config)](config, self.films)
@@ -178,7 +174,7 @@ class Updates:
 
     @staticmethod
     def _pool(shots: int, seed: int) -> np.ndarray:
-        return np.random.default_rng(seed).integers(0, 256, (shots, 9, 16, 24, 3)).astype(np.uint8)
+        return np.random.default_rng(seed).integers(0, 256, (shots, 9, 16, 32, 3)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from training_run import CHANNELS
+from training_run import CHANNELS, tiny_codec
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec
@@ -20,7 +20,6 @@ from shotstream_lite.kept import keep
 from shotstream_lite.toybox.dataset import key_frames
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.batches import next_shot_batch
-from shotstream_lite.training.codec import build_codec
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.videos import (
     Video,
@@ -71,7 +70,7 @@ def test_a_shot_is_read_from_its_first_to_its_last_frame_and_fills_the_picture(f
 
 def test_real_films_become_batches(film, tmp_path):
     torch.manual_seed(0)
-    codec, folder, keys = Codec(build_codec(CHANNELS).eval()), tmp_path / "films", key_frames(17, (6,))
+    codec, folder, keys = Codec(tiny_codec().eval()), tmp_path / "films", key_frames(17, (6,))
     encode_videos(codec, find_videos(film.parent), folder, 17, (32, 48), keys)
     films = load_videos(folder)
     assert (len(films), films.lengths(0), films.channels) == (1, [17, 17], CHANNELS)
@@ -123,7 +122,7 @@ def table_of(folder, rows):
 @pytest.fixture(scope="module")
 def codec():
     torch.manual_seed(0)
-    return Codec(build_codec(CHANNELS).eval())
+    return Codec(tiny_codec().eval())
 
 
 def test_a_table_is_read_from_where_it_lies(tmp_path, monkeypatch):
@@ -192,7 +191,7 @@ def test_films_are_kept_for_what_they_were_made_of(tmp_path, codec):
     third = encode(rows)
     assert sum(third[path] != second[path] for path in second) == 2
     torch.manual_seed(1)
-    other = Codec(build_codec(CHANNELS).eval())
+    other = Codec(tiny_codec().eval())
     fourth = encode(rows, codec=other)
     assert not set(fourth.items()) & set(third.items()) and set(fourth) == set(third)
     encode(rows[:1], size=(16, 24), codec=other)
@@ -275,6 +274,6 @@ def test_what_cannot_be_read_is_named(film, tmp_path, capsys):
     with pytest.raises(FilmError, match="broken.mp4"):
         list(read_shots(Video(tmp_path / "broken.mp4", ((0, 20),)), 5, 32, 32))
     run = tmp_path / "run"
-    build_codec(CHANNELS).save_pretrained(run / "vae")
+    tiny_codec().save_pretrained(run / "vae")
     assert main(["train", "films", "--out", str(run), "--videos", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: is not there" in capsys.readouterr().err

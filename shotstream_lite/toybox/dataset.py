@@ -211,9 +211,9 @@ def _encode_some(codec: Codec, seeds: list[int], budgets: tuple[int, ...]) -> di
     return encoded | {"budgets": torch.tensor(budgets)}
 
 
-def to_pixels(frames: Tensor) -> Tensor:
+def to_pixels(frames: Tensor | np.ndarray) -> Tensor:
     """uint8 [..., frames, height, width, 3] to float [..., 3, frames, height, width] in [-1, 1]."""
-    return frames.movedim(-1, -4).float().div_(127.5).sub_(1).contiguous()
+    return torch.as_tensor(frames).movedim(-1, -4).float().div_(127.5).sub_(1).contiguous()
 
 
 @lru_cache(maxsize=50_000)
