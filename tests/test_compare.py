@@ -9,18 +9,17 @@ from conftest import build_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.errors import StoryError
-from shotstream_lite.evaluation import worlds
-from shotstream_lite.evaluation.report import FRECHET, SECOND
+from shotstream_lite.evaluation.report import DIMENSIONS, FRECHET
 from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rivals.cost import costs, frames_held
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.streams import STREAMS, CausalCine
 from shotstream_lite.rivals.telling import RivalPipeline
+from shotstream_lite.toybox.reading import CHUNKS, KINDS
+from shotstream_lite.toybox.world import HEIGHT, WIDTH
 from shotstream_lite.training.ablations import compare as comparing
 from shotstream_lite.training.ablations.compare import Comparison, Teller, chosen, frontier, rows_of
-
-HEIGHT, WIDTH = worlds.FIRST.size
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +101,12 @@ def test_rolling_forcing_takes_as_many_steps_as_it_has_chunks_in_flight(pipeline
 def scores(kept_by_gap, stories=4, shots=16):
     """Films in which what was last seen so many shots ago is kept as often as said; else whatever the figures want."""
     rng = np.random.default_rng(0)
-    whole = {key: rng.integers(0, 2, (stories, shots)).astype(float) for d in SECOND.values() for key in d.values()}
-    for kind in worlds.reading.KINDS:
+    whole = {key: rng.integers(0, 2, (stories, shots)).astype(float) for d in DIMENSIONS.values() for key in d.values()}
+    for kind in KINDS:
         gaps = rng.integers(1, 16, (stories, shots, 2)).astype(float)
         kept = np.select([gaps == 1, gaps < 7, gaps <= 12], kept_by_gap[:3], kept_by_gap[3])
         whole |= {f"gap/{kind}": gaps, f"kept/{kind}": kept, f"changed/{kind}": 0 * gaps, f"read/{kind}": 0 * gaps}
-    whole["chunk/identity"] = rng.random((stories, shots, worlds.reading.CHUNKS))
+    whole["chunk/identity"] = rng.random((stories, shots, CHUNKS))
     whole["features"] = rng.normal(size=(stories, shots, 8))
     return whole | {"cost/seconds": np.full((stories, shots), 0.2), "cost/first frame": np.full((stories, 1), 0.1)}
 

@@ -26,7 +26,7 @@ from shotstream_lite.evaluation.statistics import (
 from shotstream_lite.evaluation.store import Kept
 from shotstream_lite.toybox.probe import Probe, save_probe
 
-SMALL = "height=64,width=96,shot_frames=5"
+SMALL = "height=128,width=224,shot_frames=5"
 
 
 @pytest.fixture
@@ -217,14 +217,11 @@ def test_bad_wishes_end_in_one_line(wrong, says, capsys, tmp_path, monkeypatch):
     assert says in error and "\n" not in error
 
 
-def test_sentences_are_for_the_second_edition(model_folder, capsys):
-    assert main(["evaluate", "--preset", str(model_folder), "--sentences", "1"]) == 2
-    assert "--sentences: are read in the second edition" in capsys.readouterr().err
-
-
-def test_a_model_of_another_size_is_refused(model_folder, probe_file):
-    with pytest.raises(StoryError, match="makes 32 x 48"):
+def test_a_model_of_another_size_is_refused(model_folder, probe_file, capsys):
+    with pytest.raises(StoryError, match="makes 32 x 48, the probe reads 128 x 224"):
         evaluate(small(model_folder, probe_file, ["student"]))
+    assert main(["evaluate", "--preset", str(model_folder), "--sentences", "1"]) == 2
+    assert "makes 32 x 48" in capsys.readouterr().err
 
 
 def test_a_place_that_is_a_file_is_refused(model_folder, probe_file, tmp_path):

@@ -52,8 +52,8 @@ def test_pixels_are_enlarged_without_blur(tmp_path):
 
 
 def test_default_scale():
-    assert [default_scale(*size) for size in ((64, 96), (480, 832), (200, 200), (33, 57), (243, 400))] == [
-        8,
+    assert [default_scale(*size) for size in ((128, 224), (480, 832), (200, 200), (33, 57), (243, 400))] == [
+        4,
         1,
         1,
         16,

@@ -201,3 +201,12 @@ def test_code_in_a_pickle_does_not_run(tmp_path, name, save):
     save({"generator": Trap(tmp_path / "ran")}, tmp_path / name)
     assert complaint(read_checkpoint, tmp_path / name).startswith(f"{tmp_path / name}: cannot be read (")
     assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_the_first_edition_are_refused(copy):
+    """By what they are, whatever else lies beside them."""
+    config = copy / "transformer" / "config.json"
+    sizes = {"in_channels": 12, "out_channels": 12, "num_attention_heads": 4, "attention_head_dim": 32, "ffn_dim": 512}
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | sizes), encoding="utf-8")
+    said = complaint(load_transformer, copy)
+    assert said.startswith(f"{config}: in_channels is 12: weights of the miniature world's first edition, 64 x 96")

@@ -44,7 +44,7 @@ def train_everything(folder: Path, shard: bool) -> None:
 
 def evaluate_here(folder: Path, model: Path, name: str) -> None:
     """Three stories of two shots, by whoever is there: the first process writes what all have measured."""
-    specs = model_specs(["student@height=64,width=96,shot_frames=5"], model)  # in the size the probe reads
+    specs = model_specs(["student@height=128,width=224,shot_frames=5"], model)  # in the size the probe reads
     if measured := evaluate(Evaluation(specs, stories=3, shots=2, probe=folder / "probe.safetensors")):
         (folder / f"{name}.json").write_text(json.dumps(measured[0]))
 

@@ -90,7 +90,7 @@ def test_one_frame_count_may_stand_for_all_shots():
         (told(Shot_3="x"), 'unknown key "Shot_3"', "did you mean shot3?"),
         (told(shot_setting=[]), 'unknown key "shot_setting"', "did you mean shot_settings?"),
         (json.dumps({"global_caption": "g", "captions": ["a"]}), "shot1 is missing", "write what captions"),
-        (told(frames="33"), "frames is a text", "a whole number such as 33"),
+        (told(frames="33"), "frames is a text", "a whole number such as 45"),
         (told(frames=33, turns=[[{"frame": 33, "caption": "x"}], None]), "turns of shot1: frame is 33", "to 32"),
         (told(shot1=["x"]), "shot1 is a list", "text in quotes"),
         (told(shot1=None), "shot1 is null", "text in quotes"),

@@ -136,6 +136,8 @@ WAN: Mapping[str, Rule] = {
     "eps": _EPSILON,
 }
 """Wan's own names for what a transformer is made of; all of them are needed."""
+FIRST_EDITION = {"in_channels": 12, "num_attention_heads": 4, "text_dim": 64}
+"""Weights whose films nothing here can measure, nor its studio offer."""
 _BUILDS = {
     "transformer": WanTransformer3DModel.__init__,
     "vae": AutoencoderKLWan.__init__,
@@ -161,6 +163,8 @@ def checked(config: Mapping[str, Any], part: str) -> dict[str, Any]:
         config = from_wan(config)
     known = follow(config, RULES[part])
     full = {name: p.default for name, p in signature(_BUILDS[part]).parameters.items() if name in RULES[part]} | known
+    if part == "transformer" and FIRST_EDITION.items() <= full.items():
+        raise CheckpointError("in_channels is 12: weights of the miniature world's first edition, 64 x 96 pixels")
     if part == "vae":
         _check_codec(full)
     if part == "text_encoder":
