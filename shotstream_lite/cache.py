@@ -35,7 +35,7 @@ class CaptionKeys:
         if ids is None:
             return keys[:, 0], values[:, 0]
         first = len(self) * torch.arange(len(ids), device=ids.device)[:, None]
-        rows = torch.where(ids < len(self), first + ids, keys[:, :, 0, 0, 0].numel()).flatten()  # no neighbour's caption
+        rows = torch.where(ids < len(self), first + ids, keys[:, :, 0, 0, 0].numel()).flatten()  # not a neighbour's
         # One row a caption: the gradient of this is far cheaper than that of an index by two tensors.
         return keys.flatten(0, 1).index_select(0, rows), values.flatten(0, 1).index_select(0, rows)
 
