@@ -78,7 +78,7 @@ class Visitor:
         stages = recipe.stage_configs(config)
         for name, stage in stages.items():
             stage.check()
-            if name != "films":
+            if name not in ("films", "text"):
                 part = {"codec": "vae", "decoder": "vae"}.get(name, "transformer")
                 shutil.copytree(self.model / part, config.out / {"vae": "vae"}.get(part, name), dirs_exist_ok=True)
         for name in ("text_encoder", "tokenizer"):

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from conftest import close
-from training_run import tiny_films, tiny_run, tiny_transformer
+from training_run import of_one_length, tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import held_out_stories, written
@@ -299,6 +299,7 @@ def test_joint_rivals_and_keyframes_make_a_story_in_one_piece(pipeline):
 def test_rows_of_rivals_are_trained_and_measured_by_one_command(run, tmp_path, monkeypatch, capsys):
     """One row of each way to tell, with the tables' own plan; measured by a stand-in that hears the stories."""
     monkeypatch.setattr(tables, "films_of", lambda config: tiny_films(budgets=(2, 6, 12)))
+    of_one_length(monkeypatch)
     for part in run.iterdir():
         (tmp_path / part.name).symlink_to(part)
     heard = []

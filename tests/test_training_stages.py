@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from conftest import close
 from PIL import Image
-from training_run import CHANNELS, tiny_films, tiny_run, tiny_transformer
+from training_run import CHANNELS, of_one_length, tiny_films, tiny_run, tiny_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.codec import Codec, to_frames
@@ -360,7 +360,7 @@ def test_rows_distil_as_the_preset_does(tmp_path):
     teacher, _, *stages = tables.row_configs(
         tables.TablesConfig(tmp_path), next(row for row in ROWS if row.table == "4")
     )
-    assert teacher.trained == "self-attention" and not teacher.text
+    assert teacher.trained == "self-attention" and not teacher.text and teacher.lengths == stages[0].lengths != ()
     for stage, name in zip(stages, ("intra-shot", "inter-shot"), strict=True):
         usual = {key: value for key, value in RECIPES["toybox"][name].items() if key not in ("steps", "batch")}
         assert "lr" in usual and {key: getattr(stage, key) for key in usual} == usual
@@ -368,6 +368,7 @@ def test_rows_distil_as_the_preset_does(tmp_path):
 
 def test_a_table_is_made_row_by_row(tmp_path, monkeypatch, capsys):
     tiny_run(tmp_path)
+    of_one_length(monkeypatch)
     monkeypatch.setattr(tables, "films_of", lambda config: tiny_films(budgets=(2, 6, 12)))
     measured = []
 

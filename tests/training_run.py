@@ -8,6 +8,7 @@ from conftest import build_transformer
 from shotstream_lite.toybox.dataset import ToyFilms, key_frames
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.codec import build_codec
+from shotstream_lite.training.presets import RECIPES
 
 CHANNELS = 4
 STAGES = ("base", "teacher", "causal-init", "intra-shot")
@@ -32,6 +33,13 @@ def tiny_transformer(seed: int):
 def tiny_codec(channels: int = CHANNELS):
     """8 x 8 pixels to a latent cell."""
     return build_codec(channels, base_dim=4, patch_size=2)
+
+
+def of_one_length(monkeypatch) -> None:
+    """From here on the toybox's recipe is one for shots that are all as long as these."""
+    recipe = RECIPES["toybox"].items()
+    short = {stage: {name: v for name, v in settings.items() if name != "lengths"} for stage, settings in recipe}
+    monkeypatch.setitem(RECIPES, "toybox", short)
 
 
 class TinyFilms(ToyFilms):

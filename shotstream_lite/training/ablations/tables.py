@@ -168,7 +168,8 @@ def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
         known = {f.name for f in fields(kind)}
         changes = {k: v for k, v in row.changes.get("*", {}).items() if k in known} | dict(row.changes.get(stage, {}))
         usual = dict(RECIPES[config.preset].get(AS.get(stage, stage), {}))
-        usual = {} if stage == "teacher" else usual  # the preset's teacher is a beginner
+        if stage == "teacher":  # the preset's is a beginner, but learns from the same shots
+            usual = {name: value for name, value in usual.items() if name == "lengths"}
         usual |= {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
         usual |= {"precision": config.precision, "compile": config.compile}
         usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
