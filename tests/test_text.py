@@ -136,7 +136,9 @@ def test_the_example_stories_speak_the_toybox_language(path):
 
 
 def test_the_toybox_tokenizer_names_what_it_does_not_know():
-    assert unknown_words(build_tokenizer(), "A red ball by the sea.shot12:The Zebra jumpss.") == [
+    """As it was written, in the cast or in the shot, and never with the mark of the cast's words."""
+    assert unknown_words(build_tokenizer(), "A redd ball by the sea.shot12:The Zebra jumpss.") == [
+        ("redd", ["red"]),
         ("Zebra", []),
-        ("jumpss", ["jumps"]),
+        ("jumpss", ["jumps", "jump", "jumping"]),
     ]
