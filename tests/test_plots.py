@@ -212,3 +212,16 @@ def test_looked_at_frames_the_patch_and_writes_each_frames_share(film):
     assert [box.get_bbox().bounds for box in patch] == [(7.5, 3.5, 4.0, 4.0)]
     titles = {axis.get_title() for axis in figure.axes}
     assert {"shot 1: 25.0%", "shot 2: 50.0%"} <= titles
+
+
+def test_the_system_shows_what_is_built_and_what_is_new():
+    figure = plots.system("story", "text encoder", new=("global cache", "teacher"))
+    labelled = {box.get_label(): box for box in boxes(figure.axes[0]) if not box.get_label().startswith("_")}
+    assert len(labelled) == 14
+    there = {name for name, box in labelled.items() if box.get_linestyle() in ("-", "solid")}
+    bold = {name for name, box in labelled.items() if box.get_linewidth() == 5}
+    assert there == {"story", "text encoder", "global cache", "teacher"} and bold == {"global cache", "teacher"}
+    assert edge(labelled["story"]) == GREY and to_hex(labelled["film"].get_facecolor()) == "#ffffff"
+    assert plots.system(new="film").words() == "figure: new here: film; " + "; ".join(labelled)
+    with pytest.raises(ValueError, match="no part 'memory': the parts are story, text encoder"):
+        plots.system("memory")

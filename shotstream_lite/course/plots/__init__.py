@@ -13,6 +13,7 @@ from shotstream_lite.course.plots.measured import (
     score_table,
 )
 from shotstream_lite.course.plots.sheet import COLOURS, HATCHES, SHOT_TINTS, Sheet, still
+from shotstream_lite.course.plots.whole import system
 
 __all__ = [
     "COLOURS",
@@ -36,5 +37,6 @@ __all__ = [
     "score_table",
     "still",
     "strip",
+    "system",
     "token_timeline",
 ]
