@@ -43,7 +43,7 @@ def tiny_vae(patch_size: int | None, is_residual: bool = False) -> AutoencoderKL
     return vae.eval()
 
 
-@pytest.fixture(scope="module", params=[(None,), (2,), (2, True)], ids=["wan2.1", "toybox", "wan2.2"])
+@pytest.fixture(scope="module", params=[(None,), (2,), (2, True)], ids=["wan2.1", "patched", "wan2.2"])
 def codec(request) -> Codec:
     return Codec(tiny_vae(*request.param))
 

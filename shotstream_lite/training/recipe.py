@@ -112,13 +112,12 @@ def stage_configs(config: AllConfig) -> dict[str, RunConfig]:
         if config.start:
             stage.start, stage.after = (config.start, ()) if name == first else (None, (config.start,))
     stages["films"].videos = config.videos
-    if config.videos and "text" in stages:  # nobody knows their words before, nor what they show
+    if config.videos and "text" in stages:  # nobody knows before in what words they are told, nor what they show
         del stages["text"]
-        for name in ("base", "teacher"):
-            stages[name].text, stages[name].align = True, 0.0
         for stage in stages.values():
-            if isinstance(stage, NextShot) or stage is stages["base"]:
-                stage.lengths = ()
+            for name, value in {"text": True, "align": 0.0, "lengths": ()}.items():
+                if hasattr(stage, name):
+                    setattr(stage, name, value)
     return stages
 
 
