@@ -20,6 +20,7 @@ from shotstream_lite.kept import keep
 from shotstream_lite.toybox.dataset import key_frames
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.batches import next_shot_batch
+from shotstream_lite.training.codec import build_codec
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.videos import (
     Video,
@@ -265,6 +266,13 @@ def test_what_is_left_out_is_said(tmp_path, codec, capsys):
         encode_videos(codec, [Video(film, ((0, 20), (20, 30)))], tmp_path / "films", 33, SIZE, KEYS)
     encode_videos(codec, [Video(film, ((0, 20), (20, 30)))], tmp_path / "films", 17, SIZE, KEYS)
     assert "1 of 2 shots have less than 17 frames" in capsys.readouterr().out
+
+
+def test_a_size_that_the_codec_does_not_have_is_named(film, tmp_path, capsys):
+    build_codec(CHANNELS, base_dim=4).save_pretrained(tmp_path / "run" / "vae")  # 16 pixels to a cell, two to a token
+    size = ["--height", "48", "--width", "64"]
+    assert main(["train", "films", "--out", str(tmp_path / "run"), "--videos", str(film), *size]) == 2
+    assert "height is 48, which does not divide by 32: take 32 or 64" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_named(film, tmp_path, capsys):

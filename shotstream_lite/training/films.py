@@ -55,6 +55,7 @@ def encode_films(config: FilmsConfig) -> None:
         seeds = range(config.first, config.first + config.stories)
         encode_stories(codec, seeds, folder, budgets=config.budgets, part=part)
     else:
+        codec.latent_size(config.height, config.width)  # complains before the first film is read
         keys = key_frames(config.frames, config.budgets)
         encode_videos(codec, videos, folder, config.frames, (config.height, config.width), keys, part)
 

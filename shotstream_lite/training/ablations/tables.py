@@ -27,9 +27,8 @@ from shotstream_lite.files import write_text
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.text import CaptionEncoder
+from shotstream_lite.toybox import reading
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
-from shotstream_lite.toybox.reading import measure as read_film
-from shotstream_lite.toybox.reading import with_sums
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
     RivalDistilConfig,
@@ -240,9 +239,9 @@ def measure(
     real = (rendered_film(plot, settings.shot_frames) for plot in mine)
     films = {REAL: real, "row": (tells(pipeline, plots[n], n) for n in share.mine(stories))}
     for name, some in films.items():
-        parts = share.gather([read_film(film, probe, settings.fps) for film in some])
+        parts = share.gather([reading.measure(film, probe, settings.fps) for film in some])
         columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    told, result = with_sums(columns["row"]), as_json(figures(columns)["row"])
+    told, result = reading.with_sums(columns["row"]), as_json(figures(columns)["row"])
     by_story = {name: told[DIMENSIONS[dimension][score]] for name, (dimension, score) in SHOWN.items()}
     return result | {"scores": {name: _plain(some) for name, some in by_story.items()}}
 
