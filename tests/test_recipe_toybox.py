@@ -16,7 +16,7 @@ STAGES = {
     "codec": [*TINY, "--frame-steps", "0", "--shots", "96", *NARROW],
     "films": ["--stories", "2", "--budgets", "2"],
     "text": ["--steps", "1", "--batch", "1"],
-    "base": [*TINY, "--image-steps", "0", "--batch", "2", "--lengths", "3", "6", "--heads", "1", "--layers", "1"],
+    "base": [*TINY, "--image-steps", "0", "--batch", "2", "--lengths", "3", "6", "--heads", "1", "--layers", "2"],
     "teacher": [*SHOTS, "--image-batch", "2"],
     "causal-init": SHOTS,
     "intra-shot": SHOTS,
@@ -51,5 +51,5 @@ def test_every_stage_runs_on_films(tmp_path, small_world):
     assert {clip.shape[1] for story in films.clips for clip in story} == {3, 5, 7}
     for stage in ("base", "teacher", "causal-init", "intra-shot", "inter-shot"):
         config = json.loads((tmp_path / stage / "config.json").read_text(encoding="utf-8"))
-        assert config["num_layers"] == 1 and config["in_channels"] == 6
+        assert config["num_layers"] == 2 and config["in_channels"] == 6
     load_probe(tmp_path / "probe" / "model.safetensors")
