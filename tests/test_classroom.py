@@ -5,11 +5,13 @@ from dataclasses import fields
 import pytest
 import torch
 
+from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.course import attention, classroom
 from shotstream_lite.course.plane import cloud_clean, two_bumps
 from shotstream_lite.models.memory import Need
 from shotstream_lite.models.placement import Fit, Plan
 from shotstream_lite.models.released import MODELS
+from shotstream_lite.rollout import begin_shot
 
 
 def test_begin_says_versions_device_seed_and_time(capsys, monkeypatch):
@@ -74,6 +76,29 @@ def test_attention_maps_are_those_of_an_ordinary_pass(transformer):
         assert torch.equal(transformer.joint(latents, 500.0, captions), before)
     assert maps.shape[:2] == (transformer.config.num_layers, transformer.config.num_attention_heads)
     torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:3]))
+
+
+@torch.no_grad()
+def test_a_blind_head_sees_what_it_would_without_other_shots(transformer):
+    draw = torch.Generator().manual_seed(0)
+    size = transformer.config.in_channels, 4, 6
+    context, noisy = (torch.randn(1, size[0], n, *size[1:], generator=draw) for n in (6, 3))
+    caption = torch.randn(1, 1, 5, transformer.config.text_dim, generator=draw)
+    layers = {layer: range(transformer.config.num_attention_heads) for layer in range(transformer.config.num_layers)}
+    ids = torch.tensor([0] * 6 + [1] * 3)
+
+    def flow(memory, heads):
+        cache = begin_shot(transformer, Conditioning(caption, ids[6 - memory.shape[2] :], context=memory))
+        if heads is not None:
+            attention.blind(heads)(cache, 0)
+        return transformer.chunk(cache, noisy, 700.0, 0)
+
+    alone = flow(context[:, :, :0], None)
+    torch.testing.assert_close(flow(context, layers), alone)
+    assert not torch.allclose(flow(context, {0: [0]}), alone)
+    torch.testing.assert_close(flow(context, {}), flow(context, None))
+    with pytest.raises(ValueError, match="first chunk only"):
+        attention.blind({})(None, 9)
 
 
 def test_a_claim_that_does_not_hold_stops_its_notebook_but_not_a_fast_run(monkeypatch, capsys):

@@ -45,6 +45,8 @@ def edge(box):
 def test_a_strip_has_a_row_a_shot_with_its_caption_and_real_film_above(film):
     alone = plots.strip(film, ["one", "two", "three", "four"])
     assert [axis.get_title(loc="left") for axis in alone.axes] == ["1: one", "2: two", "3: three", "4: four"]
+    named = plots.strip({"with memory": film[0], "without": film[1]})
+    assert named.words() == "figure: with memory; without"
     both = plots.strip(film[:1], real=film[1:2], columns=3)
     picture = both.axes[0].images[0].get_array()
     np.testing.assert_array_equal(picture[:16, :24], film[1][0])
@@ -216,7 +218,7 @@ def test_looked_at_frames_the_patch_and_writes_each_frames_share(film):
 
 def test_the_system_shows_what_is_built_and_what_is_new():
     figure = plots.system("story", "text encoder", new=("global cache", "teacher"))
-    labelled = {box.get_label(): box for box in boxes(figure.axes[0]) if not box.get_label().startswith("_")}
+    labelled = {box.get_label(): box for box in boxes(figure.axes[0]) if box.get_label()}
     assert len(labelled) == 14
     there = {name for name, box in labelled.items() if box.get_linestyle() in ("-", "solid")}
     bold = {name for name, box in labelled.items() if box.get_linewidth() == 5}

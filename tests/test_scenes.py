@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite.course import recall, scenes
+from shotstream_lite.course import attention, recall, scenes
 from shotstream_lite.history import select
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import load_pipeline
@@ -77,6 +77,21 @@ def test_somebody_returns_near_and_standing():
         assert {take.place for take in story.takes} == {story.takes[0].place}
 
 
+def test_the_absence_is_as_long_as_asked_and_the_first_shots_are_the_same():
+    short, long = (scenes.returning_story(3, away)[0] for away in (1, 8))
+    assert [len(short.takes), len(long.takes)] == [4, 11] and short.takes[:3] == long.takes[:3]
+    assert all(take.cast != long.takes[0].cast for take in long.takes[2:-1])
+    assert len(set(long.takes[2:-1])) == 8
+
+
+def test_who_lost_the_hat_on_screen_comes_back_without_it():
+    for seed in range(3):
+        story, told = scenes.windy_story(seed)
+        assert [take.event for take in story.takes] == ["wind", "none", "none"] and len(told.shots) == 3
+        assert story.takes[0].cast[0].hat != "none" and story.takes[2].cast == story.takes[0].after[0]
+        assert recall.read_back(story, 2, drawn(story, 2))["hat"]
+
+
 def test_real_film_is_read_back_right_and_another_hat_wrong():
     for seed in range(4):
         story, _ = scenes.returning_story(seed)
@@ -99,13 +114,14 @@ def test_the_memory_test_asks_the_pipeline_and_repeats_itself():
 
         settings = StreamSettings()
 
-        def shot(self, captions, past, *, seed, frames, settings):
-            assert len(captions) == 5 and len(past) == 4 and settings.phase == 0.5
+        def shot(self, captions, past, *, seed, frames, settings, before):
+            assert before is None and len(captions) == 5 and len(past) == 4 and settings.phase == 0.5
             story, _ = scenes.returning_story(seed)
             yield drawn(story, 4, frames)
 
     found = recall.memory_test(Perfect(), [0, 3], frames=5, phase=0.5)
     assert all(all(shot.right.values()) and len(shot.frames) == 5 for shot in found)
+    assert recall.share_right(found) == [1, 1]
 
 
 def test_mixed_up_sees_another_ones_hat_and_stripe():
@@ -138,3 +154,17 @@ def test_films_are_encoded_shot_by_shot_and_their_key_frames_alone():
     assert len(films) == 1 and films.lengths(0) == (9, 9)
     assert films.clip(0, 1).shape == (codec.channels, 3, *films.still(0, 0, 0).shape[1:])
     torch.testing.assert_close(films.still(0, 1, 0), films.clip(0, 1)[:, 0], atol=1e-3, rtol=1e-3)
+
+
+def test_the_tokens_of_a_hat_are_where_another_hat_changes_the_picture():
+    story, _ = scenes.returning_story(2)
+    one, other = story.takes[0].cast[0], story.takes[2].cast[0]
+    frames = [(0, 0), (1, 0), (2, 44), (4, 8)]
+    tokens = attention.hat_tokens(story, frames, one, (4, 7))
+    assert [token // 28 for token in tokens] == [0, 1, 3]
+    assert [token // 28 for token in attention.hat_tokens(story, frames, other, (4, 7))] == [2]
+    for token, (shot, frame) in zip(tokens, [frames[0], frames[1], frames[3]], strict=True):
+        bare = with_cast(story, shot, hat="crown" if one.hat == "none" else "none")
+        changed = (drawn(story, shot, 9)[frame] != drawn(bare, shot, 9)[frame]).any(-1)
+        row, column = divmod(token % 28, 7)
+        assert changed[32 * row : 32 * row + 32, 32 * column : 32 * column + 32].any()

@@ -56,7 +56,7 @@ def test_films_are_played_side_by_side_with_stills_below(tmp_path, monkeypatch):
     widgets.play({"one": film, "<two>": film[:5]})
     page, stills = shown
     assert page.data.count("<video") == 2 and "&lt;two&gt;" in page.data
-    assert stills.height == 2 * 16 + 2  # a row a film, for pages that play nothing
+    assert stills.words() == "figure: one; <two>"  # a row per film, for pages that play nothing
     path = tmp_path / "film.mp4"
     path.write_bytes(base64.b64decode(widgets.film_url(film).partition(",")[2]))
     back = read_film(path)

@@ -5,14 +5,16 @@ the film says which one is seen. That needs a character who stands in the middle
 place; `scenes.returning_story` ends with such a close-up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from shotstream_lite.course.scenes import drawn_film, on_reel, returning_story, variants
-from shotstream_lite.pipeline import ShotStreamPipeline
-from shotstream_lite.story import captions
+from shotstream_lite.footage import Footage
+from shotstream_lite.pipeline import Before, ShotStreamPipeline
+from shotstream_lite.story import Story, captions
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import ToyStory
 
@@ -22,14 +24,23 @@ def read_back(story: ToyStory, index: int, frames: np.ndarray) -> dict[str, bool
 
     Only the pixels count in which the drawings of an attribute differ.
     """
-    own = _drawn(story, index, len(frames))
     right = {}
-    for name, stories in variants(story, index).items():
-        drawings = [_drawn(other, index, len(frames)) for other in stories.values()]
-        telling = np.std(drawings, axis=0) > 4
-        distances = [np.square(drawing - frames)[telling].mean() for drawing in drawings]
-        right[name] = bool(np.array_equal(drawings[int(np.argmin(distances))], own))
+    for name, (telling, drawings, own) in _drawings(story, index, len(frames)).items():
+        distances = [np.square(drawing - frames[telling].astype(np.float32)).mean() for drawing in drawings]
+        right[name] = int(np.argmin(distances)) == own
     return right
+
+
+@lru_cache(maxsize=32)
+def _drawings(story: ToyStory, index: int, frames: int) -> dict[str, tuple[np.ndarray, list[np.ndarray], int]]:
+    """By attribute: the pixels that tell, what each drawing has there, and which drawing is the right one."""
+    asked = {}
+    for name, stories in variants(story, index).items():
+        films = np.stack([render(other, other.takes[index], frames).numpy() for other in stories.values()])
+        telling = films.std(axis=0, dtype=np.float32) > 4
+        own = [other.takes[index] == story.takes[index] and other.tint == story.tint for other in stories.values()]
+        asked[name] = telling, [film[telling] for film in films], own.index(True)
+    return asked
 
 
 def mixed_up(story: ToyStory, index: int, frames: np.ndarray) -> bool | None:
@@ -61,23 +72,45 @@ class Returned:
     right: dict[str, bool]
 
 
-def memory_test(pipeline: ShotStreamPipeline, seeds: Sequence[int], frames: int = 9, **settings) -> list[Returned]:
-    """Who comes back as they were? The model tells the last shot of returning stories after real film.
+def memory_test(
+    pipeline: ShotStreamPipeline,
+    seeds: Sequence[int],
+    frames: int = 9,
+    scene: Callable[[int], tuple[ToyStory, Story]] = returning_story,
+    before: Before | None = None,
+    **settings,
+) -> list[Returned]:
+    """Who comes back as they were? The model tells the last shot of a story after real film.
 
     Args:
         seeds: one a story.
         frames: pixel frames told, 4k+1.
+        scene: the story of a seed, as drawn and as told.
+        before: looks into the cache before each chunk, see `pipeline.Before`.
         settings: changes of the pipeline's settings (policy, phase, budget, ...).
     """
     changed = pipeline.settings.changed(settings)
     found = []
     for seed in seeds:
-        story, told = returning_story(seed)
-        past = on_reel(drawn_film(replace(story, takes=story.takes[:-1])))
-        lines = captions(told, len(past))
-        film = np.concatenate(list(pipeline.shot(lines, past, seed=seed, frames=frames, settings=changed)))
+        story, told = scene(seed)
+        past = _past(story)
+        pieces = pipeline.shot(
+            captions(told, len(past)), past, seed=seed, frames=frames, settings=changed, before=before
+        )
+        film = np.concatenate(list(pieces))
         found.append(Returned(film, read_back(story, len(past), film)))
     return found
+
+
+@lru_cache(maxsize=32)
+def _past(story: ToyStory) -> list[Footage]:
+    """All shots but the last, drawn once: their footage stays the same, and so does what was encoded of it."""
+    return on_reel(drawn_film(replace(story, takes=story.takes[:-1])))
+
+
+def share_right(shots: Sequence[Returned]) -> list[float]:
+    """For each shot the share of attributes that came back right."""
+    return [float(np.mean(list(shot.right.values()))) for shot in shots]
 
 
 def forgotten(shots: Sequence[np.ndarray], picked: Sequence[tuple[int, int]]) -> float:
@@ -102,7 +135,3 @@ def colour_distance(shot: np.ndarray, drawn: np.ndarray) -> float:
     """
     told, real = (np.sort(frames.reshape(-1, 3), axis=0).astype(np.float32) for frames in (shot, drawn))
     return float(np.abs(told - real).mean())
-
-
-def _drawn(story: ToyStory, index: int, frames: int) -> np.ndarray:
-    return render(story, story.takes[index], frames).numpy().astype(np.float32)

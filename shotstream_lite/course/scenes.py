@@ -1,6 +1,6 @@
 """Scenes of the notebooks: the running story, somebody who returns, and the same scene with another hat."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,15 +49,47 @@ def running_story(shots: int = 5) -> tuple[ToyStory, Story]:
     return ToyStory((_BALL, _BOX), _BEACH.setting, "warm", tuple(takes)), told
 
 
-def returning_story(seed: int) -> tuple[ToyStory, Story]:
-    """Five shots: somebody wide and near, somebody else wide and near, and the first one back, near and standing."""
+def returning_story(seed: int, away: int = 2) -> tuple[ToyStory, Story]:
+    """Somebody wide and near, somebody else for `away` shots, 1 to 8, and the first one back, near and standing."""
     rng = np.random.default_rng(RETURNING_SEED + seed)
     story = draw_story(rng, shots=1)
-    place = story.takes[0].place
     one, other, *_ = story.cast
-    plan = ((one, "wide", "stand"), (one, "close", "wave"), (other, "wide", "walk_right"), (other, "medium", "jump"))
-    takes = [Take((who,), place, camera, do, "none", MARKS[1]) for who, camera, do in (*plan, (one, "close", "stand"))]
-    story = replace(story, home=place.setting, takes=tuple(takes))
+    plan = ((one, "wide", "stand"), (one, "close", "wave"), *((other, *shot) for shot in _MEANWHILE[:away]))
+    return _planned(story, (*plan, (one, "close", "stand")), rng)
+
+
+def windy_story(seed: int) -> tuple[ToyStory, Story]:
+    """The wind takes somebody's hat while we look, somebody else is seen, and the first one is back: near, no hat."""
+    rng = np.random.default_rng(RETURNING_SEED + seed)
+    story = draw_story(rng, shots=1)
+    one, other, *_ = story.cast
+    without = replace(one, hat="none")
+    plan = ((one, "medium", "wave"), (other, "medium", "jump"), (without, "close", "stand"))
+    return _planned(story, plan, rng, windy=0)
+
+
+_MEANWHILE = (
+    ("wide", "walk_right"),
+    ("medium", "jump"),
+    ("wide", "stand"),
+    ("close", "wave"),
+    ("medium", "spin"),
+    ("wide", "walk_left"),
+    ("close", "jump"),
+    ("medium", "wave"),
+)
+
+
+def _planned(
+    story: ToyStory, plan: Sequence[tuple[Character, str, str]], rng: np.random.Generator, windy: int | None = None
+) -> tuple[ToyStory, Story]:
+    """The story with one character on screen per shot, all in one place, as drawn and as told."""
+    place = story.takes[0].place
+    takes = tuple(
+        Take((who,), place, camera, action, "wind" if shot == windy else "none", MARKS[1])
+        for shot, (who, camera, action) in enumerate(plan)
+    )
+    story = replace(story, home=place.setting, takes=takes)
     return story, Story(global_caption(story, rng), tuple(Shot(shot_caption(story, take, rng)) for take in takes))
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from IPython.display import HTML, display
 from PIL import Image
 
-from shotstream_lite.course.plots import Sheet
+from shotstream_lite.course.plots import Sheet, strip
 from shotstream_lite.film import pyav
-from shotstream_lite.stills import film_strip
 
-FILM_WIDTH, STILLS_WIDTH = 288, 960  # pixels on the page
+FILM_WIDTH = 288  # pixels on the page
 SMALL = 240  # films no wider than that are of the toybox's size, and are enlarged
 
 # What a page made of a notebook shows where a widget would be, as long as no script has drawn the widget itself.
@@ -43,10 +42,7 @@ def play(films: Mapping[str, np.ndarray], fps: int = 16, width: int = FILM_WIDTH
     )
     display(HTML(f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'))
     small = all(film.shape[2] <= SMALL for film in films.values())
-    stills = Image.fromarray(film_strip(list(films.values()), columns=8 if small else 2))
-    stills.thumbnail((STILLS_WIDTH, STILLS_WIDTH))
-    alt = {"image/png": {"alt": f"stills of {', '.join(films)}"}}
-    display(stills.quantize(128), metadata=alt)  # a third of the bytes, and no eye sees it
+    display(strip(films, columns=4 if small else 2))
 
 
 def watch(take: Iterable[np.ndarray], name: str, fps: int = 16, width: int = FILM_WIDTH) -> np.ndarray:

@@ -14,17 +14,19 @@ from shotstream_lite.stills import film_strip
 
 @drawn
 def strip(
-    shots: Sequence[np.ndarray],
+    shots: Sequence[np.ndarray] | Mapping[str, np.ndarray],
     captions: Sequence[str] = (),
     real: Sequence[np.ndarray] = (),
-    columns: int = 6,
+    columns: int = 4,
     names: tuple[str, str] = ("drawn", "made"),
 ) -> Sheet:
-    """Film strip: a row a shot, time to the right, the prompt above; real film, if given, above what was made.
+    """Film strip: a row per shot, time to the right, its prompt or name above; real film, if given, above it.
 
     Args:
-        shots, real: uint8 [f, H, W, 3] each; captions: one a shot.
+        shots, real: uint8 [f, H, W, 3] each, shots with names or without; captions: one per shot.
     """
+    titles = list(shots) if isinstance(shots, Mapping) else [f"{i}: {text}" for i, text in enumerate(captions, start=1)]
+    shots = list(shots.values()) if isinstance(shots, Mapping) else shots
     rows = [[real[i], shot] if len(real) else [shot] for i, shot in enumerate(shots)]
     aspect = len(rows[0]) * shots[0].shape[1] / (columns * shots[0].shape[2])
     figure, axes = subplots(
@@ -32,8 +34,7 @@ def strip(
     )
     for i, (axis, row) in enumerate(zip(axes[:, 0], rows, strict=True)):
         axis.imshow(film_strip(row, columns))
-        title = f"{i + 1}: {captions[i]}" if len(captions) else ""
-        axis.set_title(shorten(title, 90, placeholder=" ..."), loc="left")
+        axis.set_title(shorten(titles[i], 90, placeholder=" ...") if titles else "", loc="left")
         height = shots[0].shape[1]
         axis.set_xticks([])
         axis.set_yticks([height / 2, 1.5 * height] if len(row) == 2 else [], names[: len(row) if len(row) == 2 else 0])

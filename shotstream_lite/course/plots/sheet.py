@@ -64,7 +64,13 @@ class Sheet(Figure):
         """What it shows, for who cannot see it: all titles, and the names of axes and lines."""
         said = [self.get_suptitle()]
         for axis in self.axes:
-            said += [axis.get_title(), axis.get_xlabel(), axis.get_ylabel(), *axis.get_legend_handles_labels()[1]]
+            said += [
+                axis.get_title(),
+                axis.get_title(loc="left"),
+                axis.get_xlabel(),
+                axis.get_ylabel(),
+                *axis.get_legend_handles_labels()[1],
+            ]
         words = dict.fromkeys(" ".join(text.split()) for text in said if text)
         return f"figure: {'; '.join(words)}" if words else "figure"
 
