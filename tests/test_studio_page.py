@@ -149,7 +149,7 @@ def test_directing_a_film_through_a_bad_line_and_a_reload(visit):
     assert here.prints() == prints and here.page.evaluate("document.activeElement.id") == "undo"
     here.page.click("[data-shot='2'] .face")
     here.page.click("text=without the memory of earlier shots")
-    here.until("!document.querySelector('#labels').hidden && document.querySelector('canvas').width > 150")
+    here.until("!document.querySelector('#labels').hidden && document.querySelector('canvas').width > 300")
     assert here.page.locator("#labels span").all_text_contents() == ["as told", "without the memory of earlier shots"]
     with here.page.expect_download(timeout=SLOW) as film:
         here.page.click("#film")
