@@ -124,5 +124,5 @@ def train_base(config: BaseConfig, films: Films) -> None:
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)  # frozen only while it is looked at
     alone = NextShotConfig(config.out, budget=0, shift=config.shift, text_tokens=config.text_tokens)
     strips = Strips(run, TeacherPipeline, transformer, text, alone, films)
-    parts = {"transformer": transformer, "text_encoder": text_encoder, "optimizer": optimizer}
-    run.steps(train_step, save, strips, **parts, **({"align": align[0]} if align else {}))
+    parts = ({"text_encoder": text_encoder} if config.text else {}) | ({"align": align[0]} if align else {})
+    run.steps(train_step, save, strips, transformer=transformer, optimizer=optimizer, **parts)
