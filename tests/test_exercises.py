@@ -175,11 +175,12 @@ WRONG = {
         (lambda n, budget: [budget // n] * n, "ZeroDivisionError|whole budget"),
     ],
     basics.check_policy: [
-        (lambda shots, budget: [(i, 0) for i in range(len(shots))], "keep 1 to 6|grey levels"),
-        (lambda shots, budget: select([len(s) for s in shots], budget), "grey levels"),
-        (lambda shots, budget: [(len(shots) - 1, f) for f in range(0, 45, 8)], "grey levels"),
-        (lambda shots, budget: [(0, 44), (0, 0)], "oldest first"),
-        (lambda shots, budget: [(1, 45)], "both inside"),
+        (lambda shots, lines, budget: [(i, 0) for i in range(len(shots))], "keep 1 to 6"),
+        (lambda shots, lines, budget: select([len(s) for s in shots], budget), "0 of your frames show the red ball"),
+        (lambda shots, lines, budget: [(0, 0), (0, 44), (2, 0)], "nothing of the latest shot"),
+        (lambda shots, lines, budget: select([len(s) for s in shots], budget, "asked", lines), "grey levels"),
+        (lambda shots, lines, budget: [(0, 44), (0, 0)], "oldest first"),
+        (lambda shots, lines, budget: [(1, 45)], "both inside"),
     ],
     training.check_normaliser: [
         (lambda pred, real: (pred - real).abs().mean(), "one number"),

@@ -223,25 +223,34 @@ def check_paper_counts(answer: Callable[[int, int], list[int]]) -> str:
 
 
 @checker
-def check_policy(answer: Callable[[Sequence[np.ndarray], int], list[tuple[int, int]]]) -> str:
-    """answer(shots, budget): (shot, frame) of the frames to remember, oldest first; must forget less than "dynamic"."""
-    whole = drawn_film(running_story(9)[0])
-    films = [whole, whole[:4], *(drawn_film(returning_story(seed)[0])[:-1] for seed in (0, 1))]
+def check_policy(answer: Callable[[Sequence[np.ndarray], Sequence[str], int], list[tuple[int, int]]]) -> str:
+    """answer(shots, captions, budget): (shot, frame) of the frames to remember, oldest first.
+
+    `captions` are those of all shots and, last, of the new one. Two frames have to show whom that one names, one is of
+    the latest shot, and the past must be nearer in pixels than the library's policy "asked" leaves it.
+    """
+    returning = (returning_story(seed, away)[0] for seed, away in ((0, 2), (1, 5), (2, 8)))
     yours, theirs = [], []
-    for shots in films:
-        shown = f"{len(shots)} shots and a budget of 6"
-        picked = ask_for("a list of pairs (shot, frame)", pairs, answer, shots, 6, shown=shown)
+    for story in (running_story(10)[0], *returning):
+        shots, who = drawn_film(story)[:-1], story.takes[-1].cast[0]
+        lines = [f"{t.camera}: the {t.cast[0].colour} {t.cast[0].shape}, {t.action}." for t in story.takes]
+        shown = f"{len(shots)} shots, a budget of 6 and the new caption {lines[-1]!r}"
+        picked = ask_for("a list of pairs (shot, frame)", pairs, answer, shots, lines, 6, shown=shown)
         _check_picked(picked, [len(shot) for shot in shots], shown)
+        showing = sum(who in story.takes[shot].cast for shot, _ in picked)
+        if showing < 2:
+            raise NotYet(f"for {shown} {showing} of your frames show the {who.colour} {who.shape}: keep two at least")
+        if picked[-1][0] < len(shots) - 1:
+            raise NotYet(f"for {shown} you keep nothing of the latest shot, which knows the light and what has changed")
         yours.append(forgotten(shots, picked))
-        theirs.append(forgotten(shots, select([len(shot) for shot in shots], 6)))
+        theirs.append(forgotten(shots, select([len(shot) for shot in shots], 6, "asked", lines)))
     mine, library = np.mean(yours), np.mean(theirs)
     if mine >= library:
-        worst = int(np.argmax(np.array(yours) - theirs))
         raise NotYet(
-            f"your frames leave the past {mine:.2f} grey levels away on average, dynamic sampling {library:.2f}; the "
-            f"worst for you is a film of {len(films[worst])} shots ({yours[worst]:.2f} against {theirs[worst]:.2f})"
+            f"your frames leave the past {mine:.2f} grey levels away on average, the library's {library:.2f}: of the "
+            f"frames that are left to you, take those that help most"
         )
-    return f"the past is {mine:.2f} grey levels from what you keep, {library:.2f} from what dynamic sampling keeps."
+    return f"the past is {mine:.2f} grey levels from what you keep, {library:.2f} from what the library keeps."
 
 
 def _check_picked(picked: list[tuple[int, ...]], lengths: list[int], shown: str) -> None:
