@@ -66,6 +66,7 @@ def test_a_share_of_real_film_is_certain_where_both_err_together(rng):
     real = rng.uniform(0.2, 1, (40, 5))
     half = ratio(real / 2, real)
     assert half == pytest.approx((0.5, 0.5, 0.5))
+    assert np.isnan(ratio(real, 0 * real)).all()  # a share of nothing, such as of what bleeds in real film
 
 
 def test_a_difference_is_certain_where_both_err_together(rng):

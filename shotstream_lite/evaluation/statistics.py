@@ -41,11 +41,14 @@ def interval(scores: np.ndarray) -> Interval:
 
 
 def ratio(scores: np.ndarray, reference: np.ndarray) -> Interval:
-    """Mean of `scores` over mean of `reference` for the same stories in the same order, resampled together."""
+    """Mean of `scores` over mean of `reference` for the same stories in the same order, resampled together; nan where
+    the reference scores nothing."""
     counts = resamples(len(scores))
     (mean, means), (base, bases) = _means(scores, counts), _means(reference, counts)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _interval(np.float64(mean) / base, means / bases)
+        shares = np.append(mean, means) / np.append(base, bases)
+    shares[~np.isfinite(shares)] = np.nan
+    return _interval(shares[0], shares[1:])
 
 
 def difference(scores: np.ndarray, reference: np.ndarray) -> Interval:
