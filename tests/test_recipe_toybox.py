@@ -16,7 +16,7 @@ STAGES = {
     "codec": [*TINY, "--frame-steps", "0", "--shots", "96", *NARROW],
     "films": ["--stories", "2", "--budgets", "2"],
     "text": ["--steps", "1", "--batch", "1"],
-    "base": [*TINY, "--image-steps", "0", "--batch", "2", "--lengths", "3", "6", "--heads", "1", "--layers", "2"],
+    "base": [*TINY, "--image-steps", "0", "--batch", "2", "--lengths", "3", "6", "--heads", "2", "--layers", "2"],
     "teacher": [*SHOTS, "--image-batch", "2"],
     "causal-init": SHOTS,
     "intra-shot": SHOTS,
