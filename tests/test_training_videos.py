@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from training_run import CHANNELS, tiny_codec
 
 from shotstream_lite.cli import main
@@ -22,6 +23,7 @@ from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.batches import next_shot_batch
 from shotstream_lite.training.codec import build_codec
 from shotstream_lite.training.draws import Draws
+from shotstream_lite.training.films import FilmsConfig, encode_films
 from shotstream_lite.training.videos import (
     Video,
     encode_videos,
@@ -165,6 +167,19 @@ def test_encoded_films_stay_on_disk_until_a_shot_is_drawn(tmp_path):
     films = load_videos(tmp_path)
     assert films.clip(1, 7).sum() == 16 * 4 * 128 * 256
     assert len(films) == 2 and psutil.Process().memory_info().rss - before < 2**25
+
+
+def test_films_are_encoded_in_half_precision_if_asked(film, tmp_path, codec):
+    codec.vae.save_pretrained(tmp_path / "codec" / "vae")
+    clips = []
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state()  # a process has one precision; here each run has its own
+        place = {"out": tmp_path / precision, "after": (tmp_path / "codec",), "precision": precision}
+        encode_films(FilmsConfig(**place, videos=film, frames=9, height=32, width=32))
+        clips.append(load_videos(tmp_path / precision / "films").clip(0, 0))
+    AcceleratorState._reset_state()
+    whole, half = clips
+    assert 0 < (whole - half).abs().mean() < 0.02 * whole.std()
 
 
 def test_films_are_kept_for_what_they_were_made_of(tmp_path, codec):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.kept import encoder_fingerprint, notes
 from shotstream_lite.models.folder import load_codec
@@ -47,6 +49,8 @@ def encode_films(config: FilmsConfig) -> None:
     run = Run("films", config)
     codec = codec_of(config)
     run.frozen(codec.vae)
+    if config.precision == "bf16":  # only what is multiplied on the way: latents differ by half a per cent
+        codec.vae.encode = torch.autocast(run.device.type, torch.bfloat16)(codec.vae.encode)
     videos = find_videos(config.videos) if config.videos else None
     folder, part = config.out / "films", (run.process, run.processes)
     if any(folder.glob("films-*" if videos else "video-*")):
