@@ -46,7 +46,7 @@ def batches() -> list:
     return [
         *vars(next_shot_batch(films, 2, seeded(1), 6, 0.5)).values(),
         still_batch(films, 2, seeded(2)),
-        blemish(frames, seeded(3)),
+        blemish(frames[0], seeded(3)),
         draws.normal(2),
         draws.index(9, 2),
         draws.chance(0.5),

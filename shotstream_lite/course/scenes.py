@@ -42,7 +42,7 @@ def running_story(shots: int = 5) -> tuple[ToyStory, Story]:
     """The story of all notebooks, to be drawn and to be told. `shots` from 1 to 10."""
     script = _SCRIPT[:shots]
     takes = [
-        Take((who,), _BEACH, camera, action, "none", MARKS[i % len(MARKS)])
+        Take((who,), _BEACH, camera, action, "none", MARKS[-1 - i % len(MARKS)])
         for i, (_, who, camera, action) in enumerate(script)
     ]
     told = Story(_GLOBAL, tuple(Shot(caption) for caption, *_ in script), seed=SEED)
