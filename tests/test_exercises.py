@@ -296,7 +296,7 @@ WRONG = {
     basics.check_storyteller: [
         (five_shots(BALL, BOX, BOX, BALL), "write 5 to 8"),
         (five_shots(BALL, BOX, BALL, BOX, BALL), "away for two shots"),
-        (five_shots(BALL, BOX, BOX, BOX, "Close-up: it is back."), "does not know"),
+        (five_shots(BALL, BOX, BOX, BOX, "Close-up: it yodels."), "does not know"),
         (five_shots(BALL, BOX, BOX, BOX, "Wide shot: the red ball waves."), "close-up"),
         (five_shots(BALL, BOX, BOX, BOX, BALL), "only 1 different"),
         (five_shots(BALL, BOX, BOX, BOX, BALL, opening="A story by the sea."), "name two"),

@@ -28,6 +28,7 @@ from shotstream_lite.training.decoder import DecoderConfig, train_decoder
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
+from shotstream_lite.training.presets import configs
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.text import TextConfig, train_text
 from shotstream_lite.training.weights import earlier, save_whole
@@ -140,9 +141,9 @@ def test_all_runs_what_is_left_of_the_recipe(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(recipe, "train", quickly)
     command = ["train", "all", "--out", str(tmp_path)]
     assert main(command) == 2
-    assert capsys.readouterr().out.startswith(
-        "shotstream: codec (4300 steps); then films, text (2000 steps), base (4100 steps), teacher ("
-    )
+    steps = {name: stage.steps for name, stage in configs("toybox").items() if isinstance(stage, StageConfig)}
+    codec, text, base = (f"{name} ({steps[name]} steps)" for name in ("codec", "text", "base"))
+    assert capsys.readouterr().out.startswith(f"shotstream: {codec}; then films, {text}, {base}, teacher (")
     assert main(command) == 0
     stages = [
         "codec",
