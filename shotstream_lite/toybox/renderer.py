@@ -44,7 +44,8 @@ CENTRE = {"wide": 0.5, "medium": 0.54, "close": 0.56, "pan": 0.5}  # height of t
 HORIZON, FEET, MIDDLE = 0.62, 0.88, 0.8
 SLOTS = (0.1, 0.55, 1.05, 1.5)  # of landmarks
 FLAGPOLE, FAR_X = 0.32, 1.84
-PAN_SECONDS, PAN_START, PAN_END = 3.0, 0.55, 1.3
+PAN_SECONDS, PAN_START, PAN_END = 3.0, 0.62, 1.16
+LEAP, STEP, SWING, TURN = 24, 16, 16, 40  # frames of a jump, two steps, a wave to and fro, a turn: whole latents
 WALK, REACH = 0.2, 0.5  # picture heights a second, and how far from the middle a walk begins
 RADIUS, SIZE = 0.16, 1.25  # of a body, in the units a character is drawn in; of those units on the stage
 INK, WHITE, PINK, GOLD, TEAL = (38, 33, 44), (250, 250, 250), (240, 105, 205), (255, 205, 20), (0, 178, 178)
@@ -244,12 +245,12 @@ class Drawing:
         s = SIZE
         self.box(x, FEET + 0.012, (0.19 - 0.25 * lift) * s, 0.018 * s, ground, radius=0.018 * s)
         walking = take.action in ("walk_left", "walk_right", "meet")
-        step = 0.03 * np.sin(time * 0.6) if walking else 0 * time
+        step = 0.03 * np.sin(2 * np.pi * time / STEP) if walking else 0 * time
         for side in (-1, 1):
             out = side * np.cos(turn)
             self.box(x + 0.075 * out * s, middle + (RADIUS + 0.012 + 0.6 * side * step) * s, 0.05 * s, 0.03 * s, dark)
             raised = take.action == "wave" and side == 1
-            swing = 0.1 * np.sin(2 * np.pi * time / 12) if raised else 0 * time
+            swing = 0.1 * np.sin(2 * np.pi * time / SWING) if raised else 0 * time
             hand = middle + (-0.2 if raised else 0.09) * s
             self.stick(x + 0.13 * out * s, middle + 0.03 * s, x + (0.27 * out + swing) * s, hand, 0.034 * s, dark)
         # Silhouettes that tell apart at a distance: the box is the broad one, the cone the pointed one.
@@ -323,9 +324,8 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     By the clock and not by the shot's length: a shot that goes on only goes on.
     """
     zoom, zero, seconds = ZOOM[take.camera], 0.0 * time, time / FPS
-    bounce = 0.025 * np.abs(np.sin(time * 0.4))
-    leap = (time / 20) % 1
-    lift = 4 * leap * (1 - leap) * 0.22 / zoom if take.action == "jump" else zero
+    bounce = 0.025 * _rising(time, STEP)
+    lift = 0.22 / zoom * _rising(time, LEAP) if take.action == "jump" else zero
     if take.action == "meet":
         gap = np.clip(0.62 / zoom - 0.22 * seconds, 0.34, None)
         return [(MIDDLE - gap, bounce, zero), (MIDDLE + gap, bounce, zero)]
@@ -334,7 +334,7 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     if take.action in ("walk_left", "walk_right"):
         along = (WALK * seconds - (0.3 if take.camera == "pan" else REACH)) / zoom
         return [(take.x + (along if take.action == "walk_right" else -along), bounce, zero)]
-    turn = 2 * np.pi * time / 32 if take.action == "spin" else zero
+    turn = 2 * np.pi * time / TURN if take.action == "spin" else zero
     return [(take.x + zero, lift, turn)]
 
 
@@ -347,6 +347,11 @@ def parts_of(who: Character, lift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _brim(who: Character, middle: np.ndarray) -> np.ndarray:
     return middle - (RADIUS - (0.03 if who.shape == "cone" else 0.005)) * SIZE
+
+
+def _rising(time: np.ndarray, frames: int) -> np.ndarray:
+    """From 0 to 1 and back every so many frames."""
+    return (1 - np.cos(2 * np.pi * time / frames)) / 2
 
 
 def _ease(progress: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ SHOT_FRAMES = 45  # about three seconds, the usual length: four chunks
 LONGEST = 81  # frames of the longest shot that is ever trained
 
 MARKS = (0.55, 0.8, 1.05)  # on the stage; every motion begins with its shot
-EVENT_START, EVENT_FRAMES = 14, 10  # when something changes within a shot, and how long it takes
+EVENT_START, EVENT_FRAMES = 14, 14  # when something changes within a shot, and how long it takes
 LONGEST_ABSENCE = 12
 
 
