@@ -44,9 +44,9 @@ CENTRE = {"wide": 0.5, "medium": 0.54, "close": 0.56, "pan": 0.5}  # height of t
 HORIZON, FEET, MIDDLE = 0.62, 0.88, 0.8
 SLOTS = (0.1, 0.55, 1.05, 1.5)  # of landmarks
 FLAGPOLE, FAR_X = 0.32, 1.84
-PAN_SECONDS, PAN_START, PAN_END = 3.0, 0.62, 1.16
-LEAP, STEP, SWING, TURN = 24, 16, 16, 40  # frames of a jump, two steps, a wave to and fro, a turn: whole latents
-WALK, REACH = 0.2, 0.5  # picture heights a second, and how far from the middle a walk begins
+PAN_SECONDS, PAN_START, PAN_END = 3.0, 0.8, 1.14
+LEAP, STEP, SWING, TURN = 32, 24, 24, 56  # frames of a jump, two steps, a wave to and fro, a turn: whole latents
+WALK, REACH = 0.14, 0.35  # picture heights a second, and how far from the middle a walk begins
 RADIUS, SIZE = 0.16, 1.25  # of a body, in the units a character is drawn in; of those units on the stage
 INK, WHITE, PINK, GOLD, TEAL = (38, 33, 44), (250, 250, 250), (240, 105, 205), (255, 205, 20), (0, 178, 178)
 PLAIN, HOLD, INSIDE = 0, 1, 2  # paint; paint and remember where; paint only within what was remembered last
@@ -324,15 +324,15 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     By the clock and not by the shot's length: a shot that goes on only goes on.
     """
     zoom, zero, seconds = ZOOM[take.camera], 0.0 * time, time / FPS
-    bounce = 0.025 * _rising(time, STEP)
-    lift = 0.22 / zoom * _rising(time, LEAP) if take.action == "jump" else zero
+    bounce = 0.02 * _rising(time, STEP)
+    lift = 0.16 / zoom * _rising(time, LEAP) if take.action == "jump" else zero
     if take.action == "meet":
-        gap = np.clip(0.62 / zoom - 0.22 * seconds, 0.34, None)
+        gap = np.clip(0.6 / zoom - WALK * seconds, 0.34, None)
         return [(MIDDLE - gap, bounce, zero), (MIDDLE + gap, bounce, zero)]
     if len(take.cast) == 2:
         return [(MIDDLE - 0.32 + zero, lift, zero), (MIDDLE + 0.32 + zero, lift, zero)]
     if take.action in ("walk_left", "walk_right"):
-        along = (WALK * seconds - (0.3 if take.camera == "pan" else REACH)) / zoom
+        along = (WALK * seconds - (0.2 if take.camera == "pan" else REACH)) / zoom
         return [(take.x + (along if take.action == "walk_right" else -along), bounce, zero)]
     turn = 2 * np.pi * time / TURN if take.action == "spin" else zero
     return [(take.x + zero, lift, turn)]

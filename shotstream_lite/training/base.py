@@ -44,14 +44,14 @@ class BaseConfig(StageConfig):
     drop_caption: float = 0.1
     text_tokens: int = 64  # length of a caption's embedding
     lengths: tuple[int, ...] = ()  # latents of a shot, as in `NextShot`
-    heads: int = 5  # of attention, each 32 wide
+    heads: int = 7  # of attention, each 32 wide
     layers: int = 8
     text: bool = False  # a new text encoder learns along, instead of the one that can read
     align: float = 0.0  # weight of an aid for drawn films: what is to be seen must be known in mid-model (see `align`)
     align_steps: int = 0  # until it has fallen to a tenth; 0: never
 
 
-def build_transformer(channels: int = 24, heads: int = 5, layers: int = 8) -> ShotStreamTransformer:
+def build_transformer(channels: int = 24, heads: int = 7, layers: int = 8) -> ShotStreamTransformer:
     """The toybox's transformer: Wan in miniature, 32 of its width a head, for latents of so many channels."""
     transformer = ShotStreamTransformer(
         num_attention_heads=heads,
