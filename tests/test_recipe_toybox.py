@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from shotstream_lite.commands.train import main as train_main
+from shotstream_lite.models.folder import PRESETS
 from shotstream_lite.toybox import dataset
-from shotstream_lite.toybox.probe import load_probe
+from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
 from shotstream_lite.training import codec, decoder, probe, text
 
 TINY = ["--steps", "1", "--sample-every", "0"]
@@ -53,3 +55,14 @@ def test_every_stage_runs_on_films(tmp_path, small_world):
         config = json.loads((tmp_path / stage / "config.json").read_text(encoding="utf-8"))
         assert config["num_layers"] == 2 and config["in_channels"] == 6
     load_probe(tmp_path / "probe" / "model.safetensors")
+
+
+def test_a_probe_goes_on_from_another(tmp_path, monkeypatch):
+    """--start acts: after a step of no length it is the one it began with, and a new one is not."""
+    monkeypatch.setattr(probe, "accuracy", lambda _: {})
+    shipped = load_probe(PROBE_FILE).state_dict()
+    for start, same in ((PRESETS["toybox"], True), (None, False)):
+        out = tmp_path / str(same)
+        probe.train_probe(probe.ProbeConfig(out, start=start, steps=1, batch=1, lr=1e-12, sample_every=0))
+        made = load_probe(out / probe.PROBE).state_dict()
+        assert all(torch.allclose(made[name], shipped[name], atol=1e-4) for name in shipped) is same

@@ -7,15 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shotstream_lite.toybox.probe import Probe, accuracy, blemish, draw_window, questions, save_probe
+from shotstream_lite.toybox.probe import Probe, accuracy, blemish, draw_window, load_probe, questions, save_probe
 from shotstream_lite.toybox.truth import HIDDEN
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.loop import Run
 
+PROBE = "probe/model.safetensors"
+
 
 @dataclass(kw_only=True)
 class ProbeConfig(StageConfig):
-    """How the probe is trained."""
+    """How the probe is trained. With --start it goes on from the one there."""
 
     steps: int = 1500
     batch: int = 16
@@ -27,7 +29,7 @@ def train_probe(config: ProbeConfig) -> dict[str, float]:
     """Trains the probe, leaves it in `config.out`, and returns its accuracy on film it has not seen."""
     run = Run("probe", config)
     torch.manual_seed(config.seed)
-    probe = run.trained(Probe())
+    probe = run.trained(load_probe(config.start / PROBE) if config.start else Probe())
     optimizer = run.optimizer(probe)
 
     def train_step(step: int) -> dict[str, float]:
@@ -40,7 +42,7 @@ def train_probe(config: ProbeConfig) -> dict[str, float]:
 
     def save() -> None:
         if run.main:
-            save_probe(probe, config.out / "probe" / "model.safetensors")
+            save_probe(probe, config.out / PROBE)
 
     run.steps(train_step, save, probe=probe, optimizer=optimizer)
     return accuracy(probe.cpu())
