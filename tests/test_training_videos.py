@@ -221,8 +221,10 @@ def test_films_are_kept_for_what_they_were_made_of(tmp_path, codec):
 def test_the_base_model_learns_from_real_films(tmp_path, codec):
     folder = tmp_path / "films"
     encode_videos(codec, [Video(colour_film(tmp_path / "film.mp4"), ((0, 20),))], folder, 9, SIZE, KEYS)
-    quick = {"steps": 2, "image_steps": 1, "image_batch": 1, "batch": 1, "sample_every": 0, "text": True}
-    train_base(BaseConfig(tmp_path, **quick), load_videos(folder))
+    quick = {"steps": 2, "image_steps": 1, "image_batch": 1, "batch": 1, "sample_every": 0}
+    with pytest.raises(CheckpointError, match="`train base --text`"):
+        train_base(BaseConfig(tmp_path, **quick), load_videos(folder))
+    train_base(BaseConfig(tmp_path, **quick, text=True), load_videos(folder))
     assert (tmp_path / "base" / "config.json").exists()
 
 

@@ -24,9 +24,10 @@ def folder_with(config: RunConfig, *names: str) -> Path:
         if all((folder / name).is_dir() for name in names):
             return folder
     missing = {"vae": "codec", "text_encoder": "text"}.get(names[0], names[0])
+    own = " (of your own videos, whose words it does not know, `train base --text` learns them along)"
     raise CheckpointError(
-        f"{config.out}: {' with '.join(names)} is not there: run `shotstream train {missing}` first, or name a folder "
-        "that holds it with --after or --start"
+        f"{config.out}: {' with '.join(names)} is not there: run `shotstream train {missing}` first"
+        f"{own * (missing == 'text')}, or name a folder that holds it with --after or --start"
     )
 
 
