@@ -74,8 +74,10 @@ def test_attention_maps_are_those_of_an_ordinary_pass(transformer):
         before = transformer.joint(latents, 500.0, captions)
         maps = attention.attention_maps(transformer, latents, torch.tensor(500.0), captions)
         assert torch.equal(transformer.joint(latents, 500.0, captions), before)
+        some = attention.attention_maps(transformer, latents, torch.tensor(500.0), captions, asking=[4, 1])
     assert maps.shape[:2] == (transformer.config.num_layers, transformer.config.num_attention_heads)
     torch.testing.assert_close(maps.sum(-1), torch.ones(maps.shape[:3]))
+    torch.testing.assert_close(some, maps[:, :, [4, 1]])
 
 
 @torch.no_grad()

@@ -160,11 +160,11 @@ def test_the_tokens_of_a_hat_are_where_another_hat_changes_the_picture():
     story, _ = scenes.returning_story(2)
     one, other = story.takes[0].cast[0], story.takes[2].cast[0]
     frames = [(0, 0), (1, 0), (2, 44), (4, 8)]
-    tokens = attention.hat_tokens(story, frames, one, (4, 7))
-    assert [token // 28 for token in tokens] == [0, 1, 3]
-    assert [token // 28 for token in attention.hat_tokens(story, frames, other, (4, 7))] == [2]
+    tokens = attention.hat_tokens(story, frames, one, (8, 14))
+    assert [token // 112 for token in tokens] == [0, 1, 3]
+    assert [token // 112 for token in attention.hat_tokens(story, frames, other, (8, 14))] == [2]
     for token, (shot, frame) in zip(tokens, [frames[0], frames[1], frames[3]], strict=True):
         bare = with_cast(story, shot, hat="crown" if one.hat == "none" else "none")
         changed = (drawn(story, shot, 9)[frame] != drawn(bare, shot, 9)[frame]).any(-1)
-        row, column = divmod(token % 28, 7)
-        assert changed[32 * row : 32 * row + 32, 32 * column : 32 * column + 32].any()
+        row, column = divmod(token % 112, 14)
+        assert changed[16 * row : 16 * row + 16, 16 * column : 16 * column + 16].any()

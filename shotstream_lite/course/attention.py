@@ -35,16 +35,21 @@ class RecordingCache(ShotCache):
 
 
 @torch.no_grad()
-def attention_maps(model: ShotStreamTransformer, *inputs: Tensor, **options) -> Tensor:
+def attention_maps(
+    model: ShotStreamTransformer, *inputs: Tensor, asking: slice | Sequence[int] = slice(None), **options
+) -> Tensor:
     """Who looked at whom in one pass of `model.joint`, which says what the inputs are; of the first sample, unmasked.
 
-    Shape: returns float32 [layers, heads, tokens, tokens], rows sum to one
+    Args:
+        asking: the tokens that look; all are a lot of numbers.
+
+    Shape: returns float32 [layers, heads, asking, tokens], rows sum to one
     """
     maps = []
 
     def noted(*given) -> tuple[Tensor, Tensor, Tensor]:
         query, keys, values = before_attention(*given)
-        logits = query[0].float() @ keys[0].float().mT * query.shape[-1] ** -0.5
+        logits = query[0][:, asking].float() @ keys[0].float().mT * query.shape[-1] ** -0.5
         maps.append(logits.softmax(-1))
         return query, keys, values
 

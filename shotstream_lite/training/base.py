@@ -44,15 +44,18 @@ class BaseConfig(StageConfig):
     drop_caption: float = 0.1
     text_tokens: int = 64  # length of a caption's embedding
     lengths: tuple[int, ...] = ()  # latents of a shot, as in `NextShot`
-    heads: int = 7  # of attention, each 32 wide
+    heads: int = 5  # of attention, each 32 wide
     layers: int = 8
     text: bool = False  # a new text encoder learns along, instead of the one that can read
     align: float = 0.0  # weight of an aid for drawn films: what is to be seen must be known in mid-model (see `align`)
     align_steps: int = 0  # until it has fallen to a tenth; 0: never
 
 
-def build_transformer(channels: int = 24, heads: int = 7, layers: int = 8) -> ShotStreamTransformer:
-    """The toybox's transformer: Wan in miniature, 32 of its width a head, for latents of so many channels."""
+def build_transformer(channels: int = 24, heads: int = 5, layers: int = 8) -> ShotStreamTransformer:
+    """The toybox's transformer: Wan in miniature, 32 of its width a head, for latents of so many channels.
+
+    A latent cell, 16 x 16 x 4 pixels, is a token: with Wan's 2 x 2 cells a hat is a tenth of one, and what moves smears.
+    """
     transformer = ShotStreamTransformer(
         num_attention_heads=heads,
         attention_head_dim=32,
@@ -62,6 +65,7 @@ def build_transformer(channels: int = 24, heads: int = 7, layers: int = 8) -> Sh
         freq_dim=64,
         ffn_dim=128 * heads,
         num_layers=layers,
+        patch_size=(1, 1, 1),
     )
     for block in transformer.blocks:  # narrow heads whose queries and keys are normed can hardly be sure of anything
         for attn, gain in ((block.attn1, 1.5), (block.attn2, 2.0)):
