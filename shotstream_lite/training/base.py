@@ -54,7 +54,7 @@ class BaseConfig(StageConfig):
 def build_transformer(channels: int = 24, heads: int = 5, layers: int = 8) -> ShotStreamTransformer:
     """The toybox's transformer: Wan in miniature, 32 of its width a head, for latents of so many channels.
 
-    A latent cell, 16 x 16 x 4 pixels, is a token: with Wan's 2 x 2 cells one is wider than a hat, and what moves smears.
+    A latent cell, 16 x 16 x 4 pixels, is a token: Wan's 2 x 2 cells are wider than a hat, and what moves smears.
     """
     transformer = ShotStreamTransformer(
         num_attention_heads=heads,
