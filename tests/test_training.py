@@ -166,11 +166,6 @@ def test_shipping_halves_and_keeps(tmp_path):
     assert type(stock.transformer) is WanTransformer3DModel and stock.scheduler.config.shift == StreamSettings().shift
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a.half().float(), b)
-    made, kept = load_transformer(run, "teacher"), load_transformer(target, "teacher")
-    assert torch.equal(kept.proj_out.weight, made.proj_out.weight.to(torch.float8_e4m3fn).float())
-    assert torch.equal(kept.proj_out.bias, made.proj_out.bias.half().float())
-    stock = WanTransformer3DModel.from_pretrained(target / "teacher", torch_dtype=torch.float32)
-    assert torch.equal(stock.proj_out.weight, kept.proj_out.weight)
 
 
 def _moved(before, after) -> list[str]:

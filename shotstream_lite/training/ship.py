@@ -24,13 +24,12 @@ MODEL_INDEX = {
 }
 NEEDED = ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "intra-shot", "probe")
 STUDENTS = ("inter-shot", "intra-shot")  # the last there is becomes `transformer`
-STUDIED = ("base", "teacher", "causal-init", "intra-shot")  # what is looked at, and tells no film: in eight bits
 OURS = {*NEEDED, "transformer", "scheduler", "stream.json", "model_index.json"}
 
 
 @dataclass
 class ShipConfig:
-    """Make a finished run a model folder, in half precision; stages before the student in eight bits."""
+    """Make a finished run a model folder, in half precision."""
 
     out: Path
     target: Path  # the model folder to make, a new one
@@ -40,9 +39,8 @@ class ShipConfig:
 def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
     """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`.
 
-    Of the stages before it the linear layers are float8, so that all together are no larger than a few films. What
-    comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it: whole
-    or not at all. Of a folder that is replaced, what is not of the run stays, such as its README. Prints what was
+    What comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it:
+    whole or not at all. Of a folder that is replaced, what is not of the run stays, such as its README. Prints what was
     written. Raises CheckpointError.
     """
     out, target = config.out, config.target
@@ -60,7 +58,7 @@ def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
         if there:
             shutil.copytree(target, part, dirs_exist_ok=True, ignore=lambda _, names: set(names) & OURS)
         for name, source in copies.items():
-            copy_component(out / source, part / name, torch.float8_e4m3fn if name in STUDIED else torch.float16)
+            copy_component(out / source, part / name)
         finish(part, settings or StreamSettings(longest=LONGEST))
     for name, source in copies.items():
         size = sum(path.stat().st_size for path in (target / name).iterdir()) / 1e6
@@ -74,14 +72,13 @@ def finish(target: Path, settings: StreamSettings) -> None:
     (target / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n", encoding="utf-8")
 
 
-def copy_component(source: Path, target: Path, linears: torch.dtype = torch.float16) -> None:
-    """A model or tokenizer, its weights as float16, the matrices of its linear layers as `linears`."""
+def copy_component(source: Path, target: Path) -> None:
+    """A model or tokenizer, its weights as float16."""
     target.mkdir(parents=True)
     for path in sorted(source.iterdir()):
         copy = target / path.name
         if path.suffix == ".safetensors":
-            small = {name: _smaller(tensor, linears) for name, tensor in load_file(path).items()}
-            save_file(small, copy, {"format": "pt"})
+            save_file({k: _half(v) for k, v in load_file(path).items()}, copy, {"format": "pt"})
         elif path.name == "config.json":  # stock diffusers knows our transformer by its class
             kept = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "_name_or_path"}
             text = json.dumps(kept, indent=2).replace("ShotStreamTransformer", "WanTransformer3DModel")
@@ -90,5 +87,5 @@ def copy_component(source: Path, target: Path, linears: torch.dtype = torch.floa
             shutil.copyfile(path, copy)
 
 
-def _smaller(tensor: torch.Tensor, linears: torch.dtype) -> torch.Tensor:
-    return tensor.to(linears if tensor.dim() == 2 else torch.float16) if tensor.is_floating_point() else tensor
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
