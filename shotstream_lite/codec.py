@@ -62,10 +62,11 @@ class Codec:
         self.channels: int = vae.config.z_dim
         self.spatial_factor = spatial_factor(vae.config)
 
-    def latent_size(self, height: int, width: int, patch: int = 2) -> tuple[int, int]:
+    def latent_size(self, height: int, width: int, patch: int = 1) -> tuple[int, int]:
         """Height and width of the latents of pixels [.., height, width].
 
-        Raises CodecError unless both divide by the codec's factor times the transformer's `patch`.
+        Raises CodecError unless both divide by the codec's factor, times the transformer's `patch` where one will read
+        them.
         """
         unit = self.spatial_factor * patch
         for name, size in (("height", height), ("width", width)):
@@ -83,7 +84,7 @@ class Codec:
     def encode_clip(self, pixels: Tensor) -> Tensor:
         """Encodes clips: [B, 3, F, H, W] in [-1, 1], F = 4k+1 -> the posterior's mode [B, C, k+1, h, w]."""
         latent_frames(pixels.shape[2])
-        self.latent_size(*pixels.shape[-2:], patch=1)
+        self.latent_size(*pixels.shape[-2:])
         mean, deviation = _normalisation(self.vae)
         return (self.vae.encode(pixels.to(mean)).latent_dist.mode() - mean) / deviation
 

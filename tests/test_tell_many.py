@@ -55,13 +55,13 @@ def test_a_table_of_stories(stories, model_folder):
 
 def test_a_bad_story_does_not_stop_the_others(stories, model_folder, capsys):
     Path("stories/bad.json").write_text("{}", encoding="utf-8")
-    odd = {"global_caption": "A ball.", "shot1": "A ball.", "settings": {"height": 40}}
+    odd = {"global_caption": "A ball.", "shot1": "A ball.", "settings": {"height": 36}}
     Path("stories/odd.json").write_text(json.dumps(odd), encoding="utf-8")
     assert main(["tell", "stories", "-o", "films", "--preset", str(model_folder)]) == 2
     assert names("films") == ["one.mp4", "two.mp4"]
     bad, odd = capsys.readouterr().err.splitlines()
     assert bad.startswith(f"shotstream: {stories / 'bad.json'}: shot1 is missing") and bad.count("bad.json") == 1
-    assert odd.startswith(f"shotstream: {stories / 'odd.json'}: height is 40")
+    assert odd.startswith(f"shotstream: {stories / 'odd.json'}: height is 36")
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_what_is_left_out_is_said(tmp_path, codec, capsys):
 
 
 def test_a_size_that_the_codec_does_not_have_is_named(film, tmp_path, capsys):
-    build_codec(CHANNELS, base_dim=4).save_pretrained(tmp_path / "run" / "vae")  # 16 pixels to a cell, two to a token
+    build_codec(CHANNELS, base_dim=4, patch_size=8).save_pretrained(tmp_path / "run" / "vae")  # 32 pixels to a cell
     size = ["--height", "48", "--width", "64"]
     assert main(["train", "films", "--out", str(tmp_path / "run"), "--videos", str(film), *size]) == 2
     assert "height is 48, which does not divide by 32: take 32 or 64" in capsys.readouterr().err

@@ -63,9 +63,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "teacher": _YOUNG
         | {"steps": 2400, "image_batch": 32, "looks": 2, "trained": "all", "align": 0.15, "align_steps": 900},
         "causal-init": _LENGTHS | {"steps": 800, "optimizer": "muon", "lr": 0.012, "warmup": 20},
-        "intra-shot": _TOY_DISTILLED
-        | _LENGTHS
-        | {"steps": 900, "critic_lr": 4e-4, "critic_updates": 4, "warmup": 30},
+        "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 900, "critic_lr": 4e-4, "critic_updates": 4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
     },
     "wan-1.3b": {
