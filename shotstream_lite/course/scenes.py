@@ -58,14 +58,22 @@ def returning_story(seed: int, away: int = 2) -> tuple[ToyStory, Story]:
     return _planned(story, (*plan, (one, "close", "stand")), rng)
 
 
-def windy_story(seed: int) -> tuple[ToyStory, Story]:
-    """The wind takes somebody's hat while we look, somebody else is seen, and the first one is back: near, no hat."""
+def windy_story(seed: int, said: bool = True) -> tuple[ToyStory, Story]:
+    """The wind takes somebody's hat while we look, somebody else is seen, and the first one is back: near, no hat.
+
+    Args:
+        said: whether the caption of the first shot mentions the wind.
+    """
     rng = np.random.default_rng(RETURNING_SEED + seed)
     story = draw_story(rng, shots=1)
     one, other, *_ = story.cast
     without = replace(one, hat="none")
     plan = ((one, "medium", "wave"), (other, "medium", "jump"), (without, "close", "stand"))
-    return _planned(story, plan, rng, windy=0)
+    story, told = _planned(story, plan, rng, windy=0)
+    if not said:
+        calm = Shot(shot_caption(story, replace(story.takes[0], event="none"), rng))
+        told = replace(told, shots=(calm, *told.shots[1:]))
+    return story, told
 
 
 _MEANWHILE = (

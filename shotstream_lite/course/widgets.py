@@ -75,7 +75,7 @@ def film_url(frames: np.ndarray, fps: int = 16) -> str:
     file = io.BytesIO()
     scale = 2 if frames.shape[2] <= SMALL else 1
     with pyav().open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "24", "preset": "slow"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "29", "preset": "slow"})
         stream.height, stream.width = scale * frames.shape[1], scale * frames.shape[2]
         stream.pix_fmt = "yuv420p"
         for frame in frames.repeat(scale, axis=1).repeat(scale, axis=2):

@@ -1,8 +1,7 @@
 """Muon for small models on a CPU: every weight matrix is moved by an orthogonal step (Jordan 2024).
 
-A gradient is mostly a few loud directions. Made orthogonal, it moves the faint ones as far, and those hold the details:
-the codec uses twelve latent directions instead of four and gains 3 dB in the same time. `torch.optim.Muon` takes
-matrices only; here a convolution's weight counts as one, [out, in * taps].
+A gradient is mostly a few loud directions. Made orthogonal, it moves the faint ones as far, and those hold the details.
+`torch.optim.Muon` takes matrices only; here a convolution's weight counts as one, [out, in * taps].
 """
 
 from collections import defaultdict

@@ -54,17 +54,18 @@ _TOY_DISTILLED: dict[str, Any] = {"lr": 1e-4, "guidance": 0.5, "memory_guidance"
 
 # Short shots teach movement as well, and cost less; long ones come often enough to be known.
 _LENGTHS = {"lengths": (3, 3, 6, 6, 9, 12, 21)}
-_YOUNG: dict[str, Any] = _LENGTHS | {"batch": 24, "optimizer": "muon", "lr": 0.02, "warmup": 50}
+_YOUNG: dict[str, Any] = _LENGTHS | {"batch": 16, "optimizer": "muon", "lr": 0.015, "warmup": 50}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "toybox": {stage: {} for stage in STAGES}
     | {
-        "base": _YOUNG | {"steps": 2400, "image_steps": 2000, "image_batch": 128, "align": 0.1, "align_steps": 2000},
+        "base": _YOUNG | {"steps": 2400, "image_steps": 2000, "image_batch": 64, "align": 0.1, "align_steps": 2000},
         "teacher": _YOUNG
-        | {"steps": 2400, "image_batch": 32, "looks": 2, "trained": "all", "align": 0.15, "align_steps": 900},
+        | {"steps": 2900, "image_batch": 8, "looks": 2, "trained": "all", "align": 0.15, "align_steps": 900},
         "causal-init": _LENGTHS | {"steps": 800, "optimizer": "muon", "lr": 0.012, "warmup": 20},
         "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 900, "critic_lr": 4e-4, "critic_updates": 4, "warmup": 30},
-        "inter-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 500, "critic_lr": 3e-4, "warmup": 20},
+        "inter-shot": _TOY_DISTILLED
+        | {"lengths": (6, 9, 12), "steps": 160, "critic_lr": 3e-4, "critic_updates": 3, "warmup": 20},
     },
     "wan-1.3b": {
         "films": _WAN | {"frames": 81, "height": 480, "width": 832},

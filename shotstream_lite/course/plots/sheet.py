@@ -54,10 +54,10 @@ class Sheet(Figure):
     """A figure that goes to the page in few bytes: notebooks are stored with their pictures."""
 
     def png(self) -> bytes:
-        """The figure as a PNG file of 256 colours."""
+        """The figure as a PNG file of 96 colours."""
         drawn, small = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png", dpi=80, bbox_inches="tight")
-        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+        Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
         return small.getvalue()
 
     def words(self) -> str:
