@@ -249,7 +249,7 @@ class Drawing:
             out = side * np.cos(turn)
             self.box(x + 0.075 * out * s, middle + (RADIUS + 0.012 + 0.6 * side * step) * s, 0.05 * s, 0.03 * s, dark)
             raised = take.action == "wave" and side == 1
-            swing = 0.1 * np.sin(2 * np.pi * time / 12) if raised else 0 * time
+            swing = 0.1 * np.sin(2 * np.pi * (time / 12 + take.beat)) if raised else 0 * time
             hand = middle + (-0.2 if raised else 0.09) * s
             self.stick(x + 0.13 * out * s, middle + 0.03 * s, x + (0.27 * out + swing) * s, hand, 0.034 * s, dark)
         # Silhouettes that tell apart at a distance: the box is the broad one, the cone the pointed one.
@@ -324,7 +324,7 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     """
     zoom, zero, seconds = ZOOM[take.camera], 0.0 * time, time / FPS
     bounce = 0.025 * np.abs(np.sin(time * 0.4))
-    leap = (time / 20) % 1
+    leap = (time / 20 + take.beat) % 1
     lift = 4 * leap * (1 - leap) * 0.22 / zoom if take.action == "jump" else zero
     if take.action == "meet":
         gap = np.clip(0.62 / zoom - 0.22 * seconds, 0.34, None)
@@ -334,7 +334,7 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
     if take.action in ("walk_left", "walk_right"):
         along = (WALK * seconds - (0.3 if take.camera == "pan" else REACH)) / zoom
         return [(take.x + (along if take.action == "walk_right" else -along), bounce, zero)]
-    turn = 2 * np.pi * time / 32 if take.action == "spin" else zero
+    turn = 2 * np.pi * (time / 32 + take.beat) if take.action == "spin" else zero
     return [(take.x + zero, lift, turn)]
 
 

@@ -33,7 +33,6 @@ HEIGHT, WIDTH = 128, 224
 SHOT_FRAMES = 45  # about three seconds, the usual length: four chunks
 LONGEST = 81  # frames of the longest shot that is ever trained
 
-MARKS = (0.55, 0.8, 1.05)  # on the stage; every motion begins with its shot
 EVENT_START, EVENT_FRAMES = 14, 10  # when something changes within a shot, and how long it takes
 LONGEST_ABSENCE = 12
 
@@ -68,7 +67,8 @@ class Take:
         cast: the characters on screen as they look when the shot begins, the left one first.
         place: as it looks when the shot begins.
         event: "wind" takes the first character's hat, "bell" raises the flag; from then on both stay so.
-        x: where the subject stands, one of MARKS (stage units, a picture is 1 high and 1.75 wide at a wide shot).
+        x: where the subject stands (stage units, a picture is 1 high and 1.75 wide at a wide shot).
+        beat: where its motion starts, in [0, 1).
     """
 
     cast: tuple[Character, ...]
@@ -77,6 +77,7 @@ class Take:
     action: str
     event: str
     x: float
+    beat: float
 
     @property
     def after(self) -> tuple[tuple[Character, ...], Place]:
@@ -154,7 +155,7 @@ def _draw_take(rng: np.random.Generator, cast: tuple[Character, ...], place: Pla
         event = "bell" if chance < 0.25 else "none"
     elif cast[0].hat != "none" and action != "spin" and chance < 0.15:
         event = "wind"
-    return Take(cast, place, camera, action, event, float(rng.choice(MARKS)))
+    return Take(cast, place, camera, action, event, float(rng.uniform(0.6, 1.0)), float(rng.random()))
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
