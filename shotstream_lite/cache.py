@@ -34,10 +34,8 @@ class CaptionKeys:
         keys, values = self.keys[index], self.values[index]
         if ids is None:
             return keys[:, 0], values[:, 0]
-        first = len(self) * torch.arange(len(ids), device=ids.device)[:, None]
-        rows = torch.where(ids < len(self), first + ids, keys[:, :, 0, 0, 0].numel()).flatten()  # no neighbour's caption
-        # One row a caption: the gradient of this is far cheaper than that of an index by two tensors.
-        return keys.flatten(0, 1).index_select(0, rows), values.flatten(0, 1).index_select(0, rows)
+        samples = torch.arange(len(ids), device=ids.device)[:, None]
+        return keys[samples, ids].flatten(0, 1), values[samples, ids].flatten(0, 1)
 
     def only(self, ids: Tensor) -> "CaptionKeys":
         """One caption per sample, ids [batch]: what all frames of a shot read, gathered once."""

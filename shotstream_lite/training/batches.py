@@ -224,9 +224,8 @@ def embed(
 ) -> Tensor:
     """Captions of a batch, n a sample, to [B, n, length, text_dim]; zero beyond each text."""
     flat = [caption for sample in captions for caption in sample]
-    rows = {caption: row for row, caption in enumerate(dict.fromkeys(flat))}  # each is read once
-    states = encode_captions(text_encoder, tokenizer, list(rows), length, truncate=True)
-    return states[[rows[caption] for caption in flat]].unflatten(0, (len(captions), -1))
+    states = encode_captions(text_encoder, tokenizer, flat, length, truncate=True)
+    return states.unflatten(0, (len(captions), -1))
 
 
 class FrozenText(nn.Module):
