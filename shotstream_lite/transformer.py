@@ -32,9 +32,7 @@ class ShotStreamTransformer(WanTransformer3DModel):
     backend = NATIVE  # the attention kernel tried first, see `attention.use_backend`
     halves: Halves | None = None  # compiled ones, see `compile_halves`
     whole: Callable[..., Tensor] | None = None  # a compiled block for `joint`, see `compile_blocks`
-    read: Callable[..., list[tuple[Tensor, Tensor]]] = staticmethod(lambda *given: read_captions(*given))  # or compiled
     watch: Callable[[int, Tensor], None] | None = None  # shown the tokens [B, F, tokens, dim] that enter each layer
-    listen: dict[int, AppendKV] = {}  # shown keys, values and query of these layers in `joint`, gives keys and values
 
     @property
     def device(self) -> torch.device:
@@ -118,9 +116,11 @@ class ShotStreamTransformer(WanTransformer3DModel):
         Shape:
             captions: [B, n, text_tokens, text_dim]
         """
-        layers = self.read(self, captions.flatten(0, 1).to(self.dtype))
-        keys, values = ([x.unflatten(0, captions.shape[:2]) for x in some] for some in zip(*layers, strict=True))
-        return CaptionKeys(tuple(keys), tuple(values))
+        text = self.condition_embedder.text_embedder(captions.to(self.dtype))
+        attentions = [block.attn2 for block in self.blocks]
+        keys = tuple(heads_first(attn.norm_k(attn.to_k(text)), attn.heads) for attn in attentions)
+        values = tuple(heads_first(attn.to_v(text), attn.heads) for attn in attentions)
+        return CaptionKeys(keys, values)
 
     def token_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens in a latent frame."""
@@ -149,7 +149,6 @@ class ShotStreamTransformer(WanTransformer3DModel):
         x = x.flatten(3).permute(0, 2, 3, 1).contiguous()
         checkpointing = torch.is_grad_enabled() and self.gradient_checkpointing
         run = partial(run_block, halves=self.halves) if self.halves else run_block
-        parts = run
         run = self.whole if self.whole and memory is None else run
         run = partial(self._gradient_checkpointing_func, run) if checkpointing else run
         # Checkpointed blocks run once more after this, and must find the same kernel then.
@@ -157,13 +156,12 @@ class ShotStreamTransformer(WanTransformer3DModel):
             for layer, block in enumerate(self.blocks):
                 if self.watch:
                     self.watch(layer, x)
-                append_kv = partial(memory[0].append_kv, memory[1], layer) if memory else self.listen.get(layer)
+                append_kv = partial(memory[0].append_kv, memory[1], layer) if memory else None
                 if memory and memory[0].only_writes and layer == len(self.blocks) - 1:
                     query, keys, values = (self.halves or HALVES)[0](block, x, modulation, table)
                     append_kv(keys, values, query)
                     return None
-                run_this = parts if append_kv and memory is None else run
-                x = run_this(block, x, modulation, table, captions.layer(layer, caption_ids), append_kv, groups)
+                x = run(block, x, modulation, table, captions.layer(layer, caption_ids), append_kv, groups)
         shift, scale = (self.scale_shift_table[0].unsqueeze(1) + temb[:, :, None, None].float()).unbind(2)
         x = self.proj_out(modulated(self.norm_out, x, shift, scale))
         return unpatchify(x, self.config.patch_size, latents.shape[4])
@@ -227,14 +225,6 @@ def after_attention(
     return torch.addcmul(x.float(), fed.float(), gate2).type_as(x)
 
 
-def read_captions(model: ShotStreamTransformer, captions: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of every layer, [captions, heads, text, head_dim], of embedded captions [captions, text, dim]."""
-    text = model.condition_embedder.text_embedder(captions)
-    attentions = [block.attn2 for block in model.blocks]
-    keys = [heads_first(attn.norm_k(attn.to_k(text)), attn.heads) for attn in attentions]
-    return [(k, heads_first(attn.to_v(text), attn.heads)) for k, attn in zip(keys, attentions, strict=True)]
-
-
 HALVES: Halves = (before_attention, after_attention)
 
 
@@ -255,7 +245,6 @@ def compile_blocks(model: ShotStreamTransformer, **options) -> None:
     """Compiles the blocks in halves, and in one piece for `joint`, where nothing grows: for training."""
     compile_halves(model, **options)
     model.whole = torch.compile(run_block, **{"dynamic": False, **options})
-    model.read = torch.compile(read_captions, **{"dynamic": True, **options})  # as many captions as there happen to be
 
 
 def for_gpu(model: ShotStreamTransformer) -> ShotStreamTransformer:

@@ -23,7 +23,7 @@ from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.toybox2.captions import global_caption, scene_caption, shot_caption, vocabulary
 from shotstream_lite.toybox2.renderer import render
-from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION, SAID, places, truth
+from shotstream_lite.toybox2.truth import IN_FRAME, IN_MOTION, truth
 from shotstream_lite.toybox2.world import HEIGHT, LONGEST, SHOT_FRAMES, WIDTH, ToyStory, draw_story
 
 STORY_SHOTS = 12
@@ -116,14 +116,6 @@ class ToyFilms:
         """The answers for each pixel frame of a shot, int8, -1 where it is not to be seen."""
         return _shown(self.seeds[story], shot, len(self.clips[story]))
 
-    def said(self) -> tuple[str, ...]:
-        """The questions whose answers captions say."""
-        return SAID
-
-    def places(self, story: int, shot: int) -> dict[str, np.ndarray]:
-        """Where hats and stripes are in each pixel frame of a shot, [frames, 2]: down and across, from 0 to 1."""
-        return _places(self.seeds[story], shot, len(self.clips[story]))
-
     def vocabulary(self) -> list[str]:
         """All words that captions may have."""
         return vocabulary()
@@ -214,12 +206,6 @@ def to_pixels(frames: Tensor) -> Tensor:
 def _shown(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
     story, frames = story_of(seed, shots), lengths_of(seed, shots)[shot]
     return {name: v.astype(np.int8) for name, v in truth(story, story.takes[shot], np.arange(frames)).items()}
-
-
-@lru_cache(maxsize=50_000)
-def _places(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
-    story, frames = story_of(seed, shots), lengths_of(seed, shots)[shot]
-    return {name: v.astype(np.float16) for name, v in places(story.takes[shot], np.arange(frames)).items()}
 
 
 @lru_cache

@@ -259,8 +259,8 @@ class Drawing:
             self.box(x, middle, 0.205 * s, 0.15 * s, colour, HOLD)
         else:
             self.cone(x, middle, 0.195 * s, RADIUS * s, colour, HOLD)
-        _, stripe = parts_of(who, lift)
-        self.box(x, stripe, 0.3 * s, 0.026 * s, WHITE, INSIDE, radius=0.002)
+        stripe = {"high": -0.08 if who.shape == "cone" else -0.1, "middle": 0.03, "low": 0.11}[who.stripe]
+        self.box(x, middle + stripe * s, 0.3 * s, 0.026 * s, WHITE, INSIDE, radius=0.002)
         self.back(who, x, middle, turn)
         self.face(who, take, x, middle, turn)
         self.hat(who, x, middle, time if loses_hat else None)
@@ -297,7 +297,7 @@ class Drawing:
         if who.hat == "none":
             return
         s = SIZE
-        y = _brim(who, middle)
+        y = middle - (RADIUS - (0.03 if who.shape == "cone" else 0.005)) * s  # the brim
         if time is not None:
             gone = np.clip((time - EVENT_START) / EVENT_FRAMES, 0, None)
             x, y = x + 0.9 * gone**1.5, y - 0.25 * gone
@@ -336,17 +336,6 @@ def paths_of(take: Take, time: np.ndarray) -> list[tuple[np.ndarray, np.ndarray,
         return [(take.x + (along if take.action == "walk_right" else -along), bounce, zero)]
     turn = 2 * np.pi * (time / 32 + take.beat) if take.action == "spin" else zero
     return [(take.x + zero, lift, turn)]
-
-
-def parts_of(who: Character, lift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far down the stage the middles of a hat and of the stripe are."""
-    middle = FEET - (0.03 + RADIUS) * SIZE - lift
-    stripe = {"high": -0.08 if who.shape == "cone" else -0.1, "middle": 0.03, "low": 0.11}[who.stripe]
-    return _brim(who, middle) - 0.07 * SIZE, middle + stripe * SIZE
-
-
-def _brim(who: Character, middle: np.ndarray) -> np.ndarray:
-    return middle - (RADIUS - (0.03 if who.shape == "cone" else 0.005)) * SIZE
 
 
 def _ease(progress: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from shotstream_lite.toybox2.renderer import FAR_X, FLAGPOLE, camera_of, parts_of, paths_of
+from shotstream_lite.toybox2.renderer import FAR_X, FLAGPOLE, camera_of, paths_of
 from shotstream_lite.toybox2.world import (
     ACTIONS,
     CAMERAS,
@@ -44,7 +44,6 @@ IN_FRAME = {
     "flag": FLAGS,
 }
 IN_MOTION = {"camera": CAMERAS, "action": ACTIONS}
-SAID = ("shape", "colour", "other shape", "other colour", "setting", "camera", "action")  # by captions
 HIDDEN = -1  # the answer is out of the picture, or just changing
 
 
@@ -89,14 +88,3 @@ def truth(story: ToyStory, take: Take, time: np.ndarray) -> dict[str, np.ndarray
         "camera": index(CAMERAS, take.camera),
         "action": index(ACTIONS, take.action),
     }
-
-
-def places(take: Take, time: np.ndarray) -> dict[str, np.ndarray]:
-    """Where the hat and the stripe of each character are in the picture, [frames, 2]: down and across, 0 to 1 inside."""
-    camera, found = camera_of(take, time), {}
-    for who, (x, lift, _), prefix in zip(take.cast, paths_of(take, time), ("", "other "), strict=False):
-        across = 0.5 + (x - camera[:, 0]) * camera[:, 2] * HEIGHT / WIDTH
-        for thing, height in zip(("hat", "stripe"), parts_of(who, lift), strict=True):
-            down = 0.5 + (height - camera[:, 1]) * camera[:, 2]
-            found[f"{prefix}{thing}"] = np.stack([down, across], axis=1)
-    return found

@@ -8,13 +8,12 @@ meet more scenes in the same time.
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
-from shotstream_lite.training.align import aligned, fading
+from shotstream_lite.training.align import aligned
 from shotstream_lite.training.batches import (
     Films,
     FrozenText,
@@ -48,12 +47,11 @@ class BaseConfig(StageConfig):
     layers: int = 8
     text: bool = True  # the text encoder learns along; not once other stages read what it writes
     align: float = 0.0  # weight of an aid for drawn films: what is to be seen must be known in mid-model (see `align`)
-    align_steps: int = 0  # until it has fallen to a tenth; 0: never
 
 
 def build_transformer(channels: int = 12, heads: int = 4, layers: int = 8) -> ShotStreamTransformer:
     """The toybox's transformer: Wan in miniature, 32 of its width a head, for latents of so many channels."""
-    transformer = ShotStreamTransformer(
+    return ShotStreamTransformer(
         num_attention_heads=heads,
         attention_head_dim=32,
         in_channels=channels,
@@ -63,30 +61,22 @@ def build_transformer(channels: int = 12, heads: int = 4, layers: int = 8) -> Sh
         ffn_dim=128 * heads,
         num_layers=layers,
     )
-    for block in transformer.blocks:  # narrow heads whose queries and keys are normed can hardly be sure of anything
-        for attn, gain in ((block.attn1, 1.5), (block.attn2, 2.0)):
-            nn.init.constant_(attn.norm_q.weight, gain)
-            nn.init.constant_(attn.norm_k.weight, gain)
-    return transformer
 
 
 def train_base(config: BaseConfig, films: Films) -> None:
     """Trains the transformer with its text encoder; leaves both, and the tokenizer, in `config.out`."""
     run = Run("base", config)
     torch.manual_seed(config.seed)
-    if config.start or not config.text:  # one that can read already
-        text_encoder, tokenizer = text_of(config)
+    if config.start:
+        transformer, (text_encoder, tokenizer) = initial_model(config, "base", "base"), text_of(config)
     else:
         tokenizer = build_tokenizer(films.vocabulary())
         text_encoder = build_text_encoder(tokenizer)
-    if config.start:
-        transformer = initial_model(config, "base", "base")
-    else:
         transformer = build_transformer(films.channels, config.heads, config.layers)
     transformer = run.trained(transformer)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
     align = aligned(run, transformer, films)
-    optimizer = run.optimizer(transformer, text_encoder, plain=align)
+    optimizer = run.optimizer(transformer, text_encoder, *align)
     table = SigmaTable(config.shift, bell=False)
 
     def train_step(step: int) -> dict[str, float]:
@@ -112,8 +102,7 @@ def train_base(config: BaseConfig, films: Films) -> None:
         metrics = {"loss_image" if images else "loss": loss.item()}
         for heads in align:
             seen = heads.loss(origins)
-            weight = config.align * fading(step, config.align_steps)
-            loss, metrics["loss_seen"] = loss + weight * seen, seen.item()
+            loss, metrics["loss_seen"] = loss + config.align * seen, seen.item()
         return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
 
     def save() -> None:

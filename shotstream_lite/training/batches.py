@@ -54,12 +54,6 @@ class Films(Protocol):
     def shown(self, story: int, shot: int) -> Mapping[str, np.ndarray]:
         """The answers for each pixel frame of a shot, int [frames], -1 where it is not to be seen."""
 
-    def said(self) -> Sequence[str]:
-        """The questions whose answers captions say."""
-
-    def places(self, story: int, shot: int) -> Mapping[str, np.ndarray]:
-        """Where the smallest of these things are, [frames, 2]: down and across, from 0 to 1 in the picture."""
-
     def vocabulary(self) -> list[str]:
         """All words of their captions, for a text encoder that learns along."""
 

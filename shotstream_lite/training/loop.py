@@ -190,16 +190,13 @@ class Run:
             compile_blocks(model, dynamic=False)
         return model
 
-    def optimizer(
-        self, *modules: nn.Module, plain: Sequence[nn.Module] = (), lr: float | None = None
-    ) -> torch.optim.Optimizer:
-        """The configuration's optimizer with its settings, on what is trained in the modules; those in `plain` are moved
-        by AdamW whatever it is."""
+    def optimizer(self, *modules: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+        """The configuration's optimizer with its settings, on what is trained in the modules."""
         config = self.config
         lr = config.lr if lr is None else lr
         if config.optimizer == "muon":
-            return Muon(*modules, plain=plain, lr=lr)
-        parameters = [p for module in (*modules, *plain) for p in module.parameters() if p.requires_grad]
+            return Muon(*modules, lr=lr)
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         groups = [{"params": group} for group in alike(parameters)]
         return torch.optim.AdamW(groups, lr, betas=config.betas, weight_decay=config.weight_decay)
 

@@ -6,7 +6,6 @@ matrices only; here a convolution's weight counts as one, [out, in * taps].
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +19,16 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         models: whose trainable parameters it moves.
-        plain: more of them, all moved by AdamW: an orthogonal step is a leap for a head with few answers.
         lr: of the orthogonal steps, in spectral norm.
         adam_ratio: what part of it the rest gets. Both follow one schedule: `descend` scales a group by its "scale".
     """
 
-    def __init__(
-        self, *models: nn.Module, plain: Sequence[nn.Module] = (), lr: float = 0.02, adam_ratio: float = 0.15
-    ) -> None:
+    def __init__(self, *models: nn.Module, lr: float = 0.02, adam_ratio: float = 0.15):
         layers = [m for model in models for m in model.modules() if isinstance(m, LAYERS)]
         matrices = [m.weight for m in layers if m.weight.requires_grad]
         matrices = [w for w in matrices if min(len(w), w[0].numel()) >= SMALLEST]
         chosen = {id(p) for p in matrices}
-        rest = [p for m in (*models, *plain) for p in m.parameters() if p.requires_grad and id(p) not in chosen]
+        rest = [p for model in models for p in model.parameters() if p.requires_grad and id(p) not in chosen]
         groups = [{"params": matrices, "matrix": True}, {"params": rest, "matrix": False, "scale": adam_ratio}]
         super().__init__(groups, {"lr": lr, "scale": 1.0, "momentum": 0.95, "betas": (0.9, 0.95)})
 

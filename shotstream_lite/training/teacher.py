@@ -12,7 +12,7 @@ from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable, add_noise
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.training.ablations.baselines import ChannelConcat
-from shotstream_lite.training.align import aligned, fading
+from shotstream_lite.training.align import aligned
 from shotstream_lite.training.batches import Films, FrozenText, drawn_length, drop_captions, embed, next_shot_batch
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.draws import Draws
@@ -90,7 +90,6 @@ class TeacherConfig(NextShotConfig):
     trained: Literal["self-attention", "all"] = "self-attention"  # paper Table 3, "only 3D attn" or "full parameters"
     text: bool = False  # the text encoder learns along; for one that is as young as the model
     align: float = 0.0  # as in `BaseConfig`
-    align_steps: int = 0
     injection: Literal["frame", "channel"] = "frame"  # how context is given (Table 3): as frames, or as channels
     seed: int = 1
 
@@ -108,7 +107,7 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
     text_encoder, tokenizer = text_of(config)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
     align = aligned(run, transformer, films)
-    optimizer = run.optimizer(transformer, text_encoder, plain=align)
+    optimizer = run.optimizer(transformer, text_encoder, *align)
     table = SigmaTable(config.shift, bell=config.bell)
 
     def losses_on(draws: Draws, looks: int = 0) -> list[Tensor]:
@@ -125,7 +124,7 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
             batch.conditioning(drop_captions(captions, config.drop_caption, draws), config.phase),
             table,
         )
-        return [flow, *(heads.loss(batch.origins, config.budget) for heads in align)]
+        return [flow, *(heads.loss(batch.origins) for heads in align)]
 
     def train_step(step: int) -> dict[str, float]:
         parts = [(draws, 0) for draws in run.draws(step).split(config.accumulate)]
@@ -142,7 +141,7 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
                 metrics[name] += share * loss.item()
                 for extra in seen:
                     metrics[f"{name}_seen"] += share * extra.item()
-                    loss = loss + config.align * fading(step, config.align_steps) * extra
+                    loss = loss + config.align * extra
                 yield share * loss
 
         norm = run.descend(optimizer, losses(), step)
