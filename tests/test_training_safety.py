@@ -197,7 +197,7 @@ MISTAKES = {
     "intra-shot --student-steps 500 1000": "--student-steps 500 1000: write falling numbers, 1000 first",
     "intra-shot --critic-lr -1": "--critic-lr is -1",
     "inter-shot --lora-rank 0": "--lora-rank is 0",
-    "inter-shot --shots 4": "--shots 4 and --critic-updates 5",
+    "inter-shot --shots 4": "--shots 4 and --critic-updates 3",
     "ode-pairs --pairs 0": "--pairs is 0",
     "ode-pairs --sampling-steps 20": "--sampling-steps 20",
     "codec --channels 0": "--channels is 0",
