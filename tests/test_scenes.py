@@ -92,6 +92,13 @@ def test_who_lost_the_hat_on_screen_comes_back_without_it():
         assert recall.read_back(story, 2, drawn(story, 2))["hat"]
 
 
+def test_the_wind_may_blow_unsaid():
+    for seed in range(6):
+        (story, told), (same, calm) = scenes.windy_story(seed), scenes.windy_story(seed, said=False)
+        assert story == same and told.shots[1:] == calm.shots[1:]
+        assert [any("wind" in word for word in words(t.shots[0].caption)) for t in (told, calm)] == [True, False]
+
+
 def test_real_film_is_read_back_right_and_another_hat_wrong():
     for seed in range(4):
         story, _ = scenes.returning_story(seed)
