@@ -5,12 +5,15 @@ from pathlib import Path
 
 import torch
 
-from shotstream_lite.pipeline import ShotStreamPipeline
+from shotstream_lite.course import plots
+from shotstream_lite.models.folder import PRESETS
+from shotstream_lite.pipeline import ShotStreamPipeline, load_pipeline
 from shotstream_lite.session import StorySession
 from shotstream_lite.stills import write_strip
 from shotstream_lite.story_files import load_story
 from shotstream_lite.toybox.dataset import story_of
 from shotstream_lite.toybox.renderer import render
+from shotstream_lite.training.ship import LOG
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -32,7 +35,26 @@ def film() -> None:
     write_strip([told.footage.frames() for told in session.shots], PICTURES / "film.png")
 
 
+STAGES = {"base": "base", "teacher": "teacher", "causal-init": "causal-init", "intra-shot": "intra-shot"}
+STAGES |= {"inter-shot": "student"}
+
+
+def training() -> None:
+    """How the shipped weights were trained: what each stage logged, and the third shot of one story by each."""
+    folders = STAGES | {"inter-shot": "transformer"}
+    logs = {stage: PRESETS["toybox"] / folder / LOG for stage, folder in folders.items()}
+    (PICTURES / "training.png").write_bytes(plots.training(logs).png())
+    story, rows = replace(load_story(HERE / "stories" / "seaside_friends.json"), seed=0), []
+    for weights in STAGES.values():
+        session = StorySession.of(load_pipeline("toybox", weights), replace(story, shots=story.shots[:3]))
+        for _ in session.tell():
+            pass
+        rows.append(session.shots[-1].footage.frames())
+    write_strip(rows, PICTURES / "stages.png")
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
     world()
     film()
+    training()

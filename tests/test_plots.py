@@ -1,6 +1,7 @@
 """The standing figures say what the live objects hold."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -227,3 +228,12 @@ def test_the_system_shows_what_is_built_and_what_is_new():
     assert plots.system(new="film").words() == "figure: new here: film; " + "; ".join(labelled)
     with pytest.raises(ValueError, match="no part 'memory': the parts are story, text encoder"):
         plots.system("memory")
+
+
+def test_training_shows_every_loss_a_stage_has_logged(tmp_path):
+    rows = [{"step": 20, "seconds": 1, "loss_image": 1.5}, {"step": 40, "seconds": 2, "loss_image": 1.2, "loss": 0.9}]
+    (tmp_path / "base.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figure = plots.training({"base": tmp_path / "base.jsonl", "the same": tmp_path / "base.jsonl"})
+    assert [axis.get_title() for axis in figure.axes] == ["base", "the same"]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
+    assert drawn == {"loss": [[40, 0.9]], "loss_image": [[20, 1.5], [40, 1.2]]}

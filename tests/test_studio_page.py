@@ -271,6 +271,27 @@ def test_press_change_and_stop(visit, capsys):
         assert statistics.median(stalls) < STALL and statistics.median(changes) < CHANGE
 
 
+def test_a_second_without_a_line_loses_nothing(visit, capsys):
+    """Every frame of the shot is seen, once; SHOTSTREAM_TIMES=1 cuts the line ten times."""
+    count, here, whole = 10 if os.environ.get("SHOTSTREAM_TIMES") else 2, visit(), 0
+    for number in range(count):
+        before = here.prints()
+        here.page.evaluate("drawn.length = 0")
+        here.shoot((JUMP, SPIN, WAVE)[number % 3])
+        here.until("n => drawn.length > n", 4 * number)
+        here.context.set_offline(True)
+        here.page.wait_for_timeout(1000)
+        here.context.set_offline(False)
+        here.made(number + 1)
+        shot = parse_story(json.dumps(here.saved())).shots[-1]
+        here.until("n => drawn.length >= n", shot.frames)
+        seen = len(here.page.evaluate("drawn"))
+        whole += here.prints()[:-1] == before and seen == shot.frames
+    with capsys.disabled():
+        print(f"\ncuts of the line that lost nothing: {whole} of {count}")
+    assert whole == count
+
+
 def test_the_page_lives_in_gradios(browser, studio):
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     page.set_default_timeout(SLOW)

@@ -151,6 +151,14 @@ def test_a_stage_learns(tmp_path):
     assert lines[-1] < 0.8 * lines[0]
 
 
+def test_the_log_says_nothing_of_what_is_learnt_no_more(tmp_path):
+    """The base learns single frames first: later lines do not repeat that loss."""
+    train_base(BaseConfig(tmp_path, steps=60, image_steps=20, batch=1, image_batch=2, text=True, **SMALL), tiny_films())
+    lines = [set(json.loads(line)) for line in (tmp_path / "base.jsonl").read_text().splitlines()]
+    assert ["loss_image" in line for line in lines] == [True, False, False]
+    assert ["loss" in line for line in lines] == [False, True, True]
+
+
 def test_shipping_halves_and_keeps(tmp_path):
     run, target = tmp_path / "run", tmp_path / "model"
     tiny_run(run)

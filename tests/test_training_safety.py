@@ -338,7 +338,9 @@ def complete(trained, folder):
 
 def test_shipping_replaces_nothing_unasked(trained, tmp_path, capsys, monkeypatch):
     run, mine = complete(trained, tmp_path / "run"), tmp_path / "mine"
+    (run / "intra-shot.jsonl").write_text('{"step": 1}\n')
     assert main(["train", "ship", "--out", str(run), "--target", str(mine)]) == 0
+    assert [path.parent.name for path in mine.rglob(ship.LOG)] == ["transformer"]  # what was measured on the way
     said = capsys.readouterr().out
     assert f"{mine / 'transformer'}: {run / 'intra-shot'}" in said and len(said.splitlines()) == len(ship.NEEDED)
     (mine / "README.md").write_text("mine")

@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shotstream_lite.evaluation.films import generated, held_out_stories, rendered
+from shotstream_lite.evaluation.films import Film, generated, held_out_stories, rendered, rendered_film, written
 from shotstream_lite.models.folder import PRESETS, WEIGHTS
 from shotstream_lite.pipeline import load_pipeline
+from shotstream_lite.session import StorySession
+from shotstream_lite.stills import write_picture
 from shotstream_lite.toybox.dataset import HELD_OUT_SEED, film_pool, to_pixels
 from shotstream_lite.toybox.probe import PROBE_FILE, accuracy, load_probe
 from shotstream_lite.toybox.reading import ASKED, measure, with_sums
@@ -61,6 +63,31 @@ def test_the_student_shows_what_was_asked(told):
 def test_the_student_remembers_what_nobody_said(told):
     kept, lucky = told["kept/all"], told["kept/all, by chance"]
     assert (~np.isnan(kept)).sum() > 30 and np.nanmean(kept) > np.nanmean(lucky) + 0.2
+
+
+def after_a_picture(pipeline, story, seed, **settings):
+    """The story's first shot as the model tells it when the one frame that it remembers is a picture of it."""
+    twice = replace(story, takes=story.takes * 2)
+    words, (real, _) = written(twice, seed), rendered_film(twice, 9).shots
+    session = StorySession(pipeline, words.global_caption, seed=seed)
+    session.remember(write_picture(real[0]), words.shots[0].caption)
+    made = np.concatenate(list(session.next_shot(words.shots[1].caption, frames=9, settings=settings)))
+    return Film(twice, [real, made])
+
+
+def test_a_picture_given_says_who_wears_what_and_where(capsys):
+    """Hat, stripe, light and landmarks of a picture are there in the next shot; without the memory they are not."""
+    pipeline, stories, kept = load_pipeline("toybox"), held_out_stories(20, shots=1), {}
+    for policy in ("dynamic", "none"):
+        read = scores(after_a_picture(pipeline, story, seed, policy=policy) for seed, story in enumerate(stories))
+        kept[policy] = {name: read[f"kept/{name}"][:, 1] for name in ("hat", "stripe", "tint", "all")}
+    with capsys.disabled():
+        print()
+        for name, seen in kept["dynamic"].items():
+            count, without = (~np.isnan(seen)).sum(), np.nansum(kept["none"][name])
+            print(f"{name}: {np.nansum(seen):g} of {count} as on the picture, without its memory {without:g}")
+    for name, seen in kept["dynamic"].items():
+        assert np.nanmean(seen) > 0.8 and np.nanmean(seen) > np.nanmean(kept["none"][name]) + 0.3
 
 
 def test_reading_tells_a_right_film_from_a_wrong_one(films):

@@ -238,7 +238,7 @@ class Run:
         config = self.config
         checkpoint = Checkpoint(config.out / f"{self.stage}.pt", self.main, **parts)
         start, means = checkpoint.load() if config.resume else (0, {})
-        log, began = MetricsLog(self, start), time.monotonic()
+        log, began, news = MetricsLog(self, start), time.monotonic(), set()  # what the next line of the log has
         if start:
             save()
         with tqdm(total=config.steps, initial=start, desc=self.stage, mininterval=10, disable=not self.main) as bar:
@@ -247,10 +247,13 @@ class Run:
                     metrics = train_step(step)
                 for name, value in metrics.items():
                     means[name] = means.get(name, value) * SMOOTHING + value * (1 - SMOOTHING)
+                news.update(metrics)
                 bar.update()
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
-                    bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
-                    log.write(step + 1, means)
+                    line = {name: value for name, value in means.items() if name in news}
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in line.items()}, refresh=False)
+                    log.write(step + 1, line)
+                    news.clear()
                 if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                     checkpoint.save(step + 1, means)
                     save()

@@ -24,6 +24,7 @@ MODEL_INDEX = {
 }
 NEEDED = ("vae", "text_encoder", "tokenizer", "base", "teacher", "causal-init", "intra-shot", "probe")
 STUDENTS = ("inter-shot", "intra-shot")  # the last there is becomes `transformer`
+LOG = "training.jsonl"  # of a component, what its stage measured on the way
 OURS = {*NEEDED, "transformer", "scheduler", "stream.json", "model_index.json"}
 
 
@@ -59,6 +60,8 @@ def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
             shutil.copytree(target, part, dirs_exist_ok=True, ignore=lambda _, names: set(names) & OURS)
         for name, source in copies.items():
             copy_component(out / source, part / name)
+            if (log := out / f"{source}.jsonl").is_file():
+                shutil.copyfile(log, part / name / LOG)
         finish(part, settings or StreamSettings(longest=LONGEST))
     for name, source in copies.items():
         size = sum(path.stat().st_size for path in (target / name).iterdir()) / 1e6

@@ -11,6 +11,7 @@ from shotstream_lite.course.plots.measured import (
     memory,
     memory_scorecard,
     score_table,
+    training,
 )
 from shotstream_lite.course.plots.sheet import COLOURS, HATCHES, SHOT_TINTS, Sheet, still
 from shotstream_lite.course.plots.whole import system
@@ -39,4 +40,5 @@ __all__ = [
     "strip",
     "system",
     "token_timeline",
+    "training",
 ]

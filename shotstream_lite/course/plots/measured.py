@@ -1,6 +1,8 @@
 """What was measured: scores, their intervals and their course, cuts, memory needed."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -84,6 +86,29 @@ def lines(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel=xlabel, ylabel=ylabel)
     legend_above(figure, axis)
+    return figure
+
+
+LOGGED = ("loss", "loss_image", "generator", "critic", "std")
+
+
+@drawn
+def training(logs: Mapping[str, Path]) -> Sheet:
+    """What stages logged on the way, a panel a stage: its losses, and how far the student's latents spread.
+
+    Args:
+        logs: by the name of the stage, the file STAGE.jsonl of a run folder or training.jsonl of shipped weights.
+    """
+    figure, axes = subplots(1, len(logs), figsize=(3.6 * len(logs), 3.8), layout="constrained", squeeze=False)
+    for axis, (stage, path) in zip(axes[0], logs.items(), strict=True):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for name, colour in zip(LOGGED, COLOURS.values(), strict=False):
+            told = [(row["step"], row[name]) for row in rows if name in row]
+            if told:
+                axis.plot(*zip(*told, strict=True), color=colour, label=name)
+        axis.set(title=stage, xlabel="step", ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.legend()
     return figure
 
 

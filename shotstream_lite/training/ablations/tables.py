@@ -61,7 +61,8 @@ CHAIN = {
     "rival-flow": (RivalFlowConfig, train_rival_flow),
 }
 AS = {"rival-init": "causal-init", "rival-distil": "intra-shot"}
-"""Whose recipe a rival's stage follows."""
+AS |= dict.fromkeys(("teacher", "rival-flow"), "causal-init")  # the preset's own teacher is a beginner's, for hours
+"""Whose recipe a row's stage follows, if not its own."""
 COSTS = ("seconds a shot", *COUNTED)
 """Of rivals, see `cost.costs`."""
 BUDGET = Path("tables", "budget.json")
@@ -86,7 +87,7 @@ class TablesConfig:
 
     out: Path  # run folder with codec, films (encoded with --budgets 2 6 12), text encoder, base, teacher and probe
     only: tuple[str, ...] = ()  # tables or rows, such as 3, or "channel concat"; by default all
-    teacher_steps: int = 800  # budget of every row, and of joint rivals
+    teacher_steps: int = 800  # budget of every row
     init_steps: int = 300
     distil_steps: int = 480  # of each self-forcing stage, critic and generator together; rivals have one, twice as long
     batch: int = 8
@@ -159,16 +160,14 @@ def _train_once(stage: str, config: NextShotConfig) -> None:
 def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     """The configurations of a row's stages; each works in a folder named by all that makes it what it is."""
     steps = {"teacher": config.teacher_steps, "causal-init": config.init_steps}
-    steps |= {"rival-flow": config.teacher_steps, "rival-init": config.init_steps}
-    steps |= {"rival-distil": 2 * config.distil_steps}  # the method has two such stages
+    steps |= {"rival-init": config.init_steps, "rival-distil": 2 * config.distil_steps}  # the method has two of these
+    steps |= {"rival-flow": config.teacher_steps + config.init_steps + 2 * config.distil_steps}  # all in one stage
     folders, chain = [config.out], []
     for stage in row.stages:
         kind = CHAIN[stage][0]
         known = {f.name for f in fields(kind)}
         changes = {k: v for k, v in row.changes.get("*", {}).items() if k in known} | dict(row.changes.get(stage, {}))
-        usual = dict(RECIPES[config.preset].get(AS.get(stage, stage), {}))
-        if stage == "teacher":  # the preset's is a beginner, but learns from the same shots
-            usual = {name: value for name, value in usual.items() if name == "lengths"}
+        usual = {k: v for k, v in RECIPES[config.preset].get(AS.get(stage, stage), {}).items() if k in known}
         usual |= {"steps": steps.get(stage, config.distil_steps), "batch": config.batch, "sample_every": 0}
         usual |= {"precision": config.precision, "compile": config.compile}
         usual |= {"image_batch": config.image_batch} if stage == "teacher" else {}
