@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from shotstream_lite.course.exercises import basics, memory, training, use
+from shotstream_lite.course.exercises import basics, memory, rivals, training, use
 from shotstream_lite.course.exercises.verdict import NotYet, ask, checker
 from shotstream_lite.course.plane import cloud_clean
 from shotstream_lite.course.scenes import running_story
@@ -324,6 +324,19 @@ WRONG = {
         (director(first_of_several), "last one counts"),
         (lambda take, script: np.concatenate(list(take)), "take.turn"),
     ],
+    rivals.check_pairs: [
+        (lambda shot, latents: 4 * sum(3 * (shot * latents + end) for end in range(3, latents + 1, 3)), "clean pass"),
+        (lambda shot, latents: 5 * sum(3 * end for end in range(3, latents + 1, 3)), "earlier shots"),
+        (lambda shot, latents: 5 * latents * latents * (shot + 1), "after it"),
+        (lambda shot, latents: 5 * sum(3 * (shot * latents + end) for end in range(0, latents, 3)), "itself"),
+    ],
+    rivals.check_own_rule: [
+        (lambda cuts, start: list(range(start)), "at most 6"),
+        (lambda cuts, start: list(range(cuts[-1], start)), "nothing is left of the shot"),
+        (lambda cuts, start: [cut - 1 for cut in cuts[1:]][-6:], "belong to it"),
+        (lambda cuts, start: [*range(cuts[-1], start), *(cut - 1 for cut in cuts[1:])], "oldest first"),
+        (lambda cuts, start: [*range(cuts[-1], start + 3)], "are there"),
+    ],
 }
 
 
@@ -362,7 +375,7 @@ def solutions():
 
 @pytest.mark.parametrize(("path", "code"), list(solutions()))
 def test_the_solution_of_a_notebook_passes_its_checker(path, code):
-    modules = (basics, memory, training, use)
+    modules = (basics, memory, rivals, training, use)
     names = {check.__name__: check for check in WRONG}
     scope = {name: value for module in modules for name, value in vars(module).items() if name in names}
     *body, last = code.strip().splitlines()

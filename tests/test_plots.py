@@ -225,7 +225,7 @@ def test_the_system_shows_what_is_built_and_what_is_new():
     bold = {name for name, box in labelled.items() if box.get_linewidth() == 5}
     assert there == {"story", "text encoder", "global cache", "teacher"} and bold == {"global cache", "teacher"}
     assert edge(labelled["story"]) == GREY and to_hex(labelled["film"].get_facecolor()) == "#ffffff"
-    assert plots.system(new="film").words() == "figure: new here: film; " + "; ".join(labelled)
+    assert plots.system(new="film").words() == "figure: in this notebook: film; " + "; ".join(labelled)
     with pytest.raises(ValueError, match="no part 'memory': the parts are story, text encoder"):
         plots.system("memory")
 

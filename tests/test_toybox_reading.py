@@ -116,6 +116,22 @@ def test_what_bleeds_is_what_the_caption_before_asked_for(films):
     assert compare(story, read)["bleed/setting"][0, at] == 0
 
 
+def test_a_hat_is_passed_on_if_a_newcomer_wears_the_last_ones(films):
+    def newcomer(story, shot):  # alone, after somebody else alone who wears another hat, in no wind
+        before, now = story.takes[shot - 1 : shot + 1]
+        known = {(who.shape, who.colour) for take in story.takes[:shot] for who in take.cast}
+        calm = before.event == now.event == "none" and len(before.cast) == len(now.cast) == 1
+        return calm and (now.cast[0].shape, now.cast[0].colour) not in known and now.cast[0].hat != before.cast[0].hat
+
+    at, story, read = next((shot, *film) for film in films for shot in range(1, SHOTS) if newcomer(film[0], shot))
+    assert compare(story, read)["passed/hat"][0, at, 0] == 0
+    wrong = [dict(one) for one in read]
+    wrong[at]["hat"] = np.repeat(read[at - 1]["hat"][:1], len(read[at]["hat"]), 0)
+    assert compare(story, wrong)["passed/hat"][0, at, 0] == 1
+    later = compare(story, wrong)["passed/hat"][0, at + 1 :]
+    assert np.isnan(later[~np.isnan(compare(story, wrong)["kept/hat"][0, at + 1 :])]).all()  # a newcomer only once
+
+
 def test_a_film_is_measured_from_its_pixels_and_windows_are_what_is_drawn():
     torch.manual_seed(0)
     story = story_of(3, 2)

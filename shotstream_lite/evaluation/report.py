@@ -8,14 +8,16 @@ import numpy as np
 from shotstream_lite.evaluation.run import REAL, Evaluation, measure_all
 from shotstream_lite.evaluation.statistics import FrechetSpace, Interval, as_json, change, interval, ratio
 from shotstream_lite.measures import Scores
-from shotstream_lite.toybox.reading import ASKED, CHUNKS, EVENTS, GAPS, KINDS, with_sums
+from shotstream_lite.toybox.reading import ASKED, CHUNKS, EVENTS, GAPS, KINDS, WORN, with_sums
 
 FRECHET = "Fréchet distance"
 """To real film of the same stories, as a share of its spread; 0 for real film itself."""
 KEPT = "kept since first seen (never said)"
+PASSED = "passed on to a newcomer (never asked for)"
 DIMENSIONS = {
     "prompt following": {name: f"said/{name}" for name in (*ASKED, *EVENTS)},
     "what the caption before asked for": {name: f"bleed/{name}" for name in ASKED},
+    PASSED: {name: f"passed/{name}" for name in WORN},
     "within a shot": {
         "shape, all frames": "steady/shape",
         "hat, all frames": "steady/hat",

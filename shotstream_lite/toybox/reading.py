@@ -27,6 +27,7 @@ from shotstream_lite.toybox.world import FLAGS, HATS, LONGEST, Take, ToyStory
 Reading = dict[str, np.ndarray]
 """Log-probabilities of all answers by question, [frames or windows, choices], of one shot (`Probe.read`)."""
 
+WORN = ("hat", "stripe")
 KINDS = ("hat", "stripe", "emblem", "tint", "sun", "landmarks", "far", "flag")  # what captions never say
 ASKED = {  # what they say, and the questions that have to be right for it
     "character": ("shape", "colour", "other shape", "other colour"),
@@ -77,6 +78,8 @@ def compare(story: ToyStory, readings: Sequence[Reading], given: int = 0) -> Sco
             on screen or the place; gap/KIND: how many shots ago it was last seen, 1 is the shot before; changed/KIND:
             1 where a wind or bell has changed it meanwhile; read/KIND: the answer that was read, as an index.
         bleed/...: the shot shows what the caption before asked for, where this one asks for something else.
+        passed/KIND [1, shots, 2]: somebody first seen looks, in what captions do not say, as who was last seen before
+            the cut. Nobody asked for that; real film has it as often as chance gives two of them the same.
         steady/hat, steady/shape: the same in all frames.
         chunk/identity [1, shots, chunks]: the part of `LOOKS` that reads as in the shot's first chunk.
     """
@@ -96,14 +99,14 @@ def compare(story: ToyStory, readings: Sequence[Reading], given: int = 0) -> Sco
         row["chunk/identity"] = _identity(logits, right)
         for kind in KINDS:
             columns = [(kind, _owner(kind, take, 0))]
-            if len(take.cast) == 2 and kind in ("hat", "stripe"):
+            if len(take.cast) == 2 and kind in WORN:
                 columns.append((f"other {kind}", _owner(kind, take, 1)))
-            results = np.full((4, 2), np.nan)
+            results, passed = np.full((4, 2), np.nan), np.full(2, np.nan)
             for column, (question, whose) in enumerate(columns):
                 before, after = _read(logits[question], right[question])
                 if before is None:
                     continue
-                known = (kind, whose) in seen
+                known, others = (kind, whose) in seen, _of_others(seen, kind, whose, shot)
                 looks, last, changed = seen.get((kind, whose), (before, shot, False))
                 if not scored:  # real film shows how it is
                     shown = right[question][right[question] != HIDDEN]
@@ -111,9 +114,11 @@ def compare(story: ToyStory, readings: Sequence[Reading], given: int = 0) -> Sco
                 results[:, column] = float(before == looks), shot - last, changed, before
                 if not known:
                     results[:3, column] = np.nan
+                    passed[column] = float(before == others[-1]) if others else np.nan
                 turned = EVENTS.get(take.event, ("",))[0] == question
                 seen[kind, whose] = (after if turned else looks, shot, changed or turned)
             row |= dict(zip((f"{name}/{kind}" for name in ("kept", "gap", "changed", "read")), results, strict=True))
+            row |= {f"passed/{kind}": passed} if kind in WORN else {}
         for name, value in row.items():
             scores.setdefault(name, []).append(value if scored else np.full_like(value, np.nan, dtype=float))
         previous = asked
@@ -127,6 +132,12 @@ def _owner(kind: str, take: Take, number: int) -> object:
     if kind in ("hat", "stripe", "emblem"):
         return take.cast[number].shape, take.cast[number].colour
     return take.place.setting
+
+
+def _of_others(seen: dict[tuple, tuple[int, int, bool]], kind: str, whose: object, shot: int) -> list[int]:
+    """How a thing looked of everybody else seen before this shot, who was seen last in the end."""
+    others = [(last, looks) for (of, who), (looks, last, _) in seen.items() if of == kind and who != whose]
+    return [looks for last, looks in sorted(others) if last < shot]
 
 
 def _answer(logits: np.ndarray, where: np.ndarray) -> int:

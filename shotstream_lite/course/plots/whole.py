@@ -81,7 +81,7 @@ def system(*built: str, new: str | Sequence[str] = ()) -> Sheet:
         axis.text(x, y, part, ha="center", va="center", color="black" if part in there else "#777777")
     axis.set(xlim=(-0.1, 11.2), ylim=(0.2, 4.75))
     axis.set_axis_off()
-    axis.set_title(f"new here: {', '.join(new)}" if new else "what is built")
+    axis.set_title(f"in this notebook: {', '.join(new)}" if new else "what is built")
     return figure
 
 

@@ -43,12 +43,14 @@ TRAINED, SHIPPED, RULE = "trained", "as shipped", "rule only"
 SHORT, LONG, SHARE = "gap 1", "gap 7-12", "7-12 of 1"
 MEASURED = ("ms a shot", "first frame, s")
 LESS = "less the first row's"
-QUALITY = ("kept", f"kept, shots 1-{LEARNT_SHOTS}", "by chance", SHORT, LONG, SHARE, "bleed", "SCA", "action", "drift")
+QUALITY = ("kept", f"kept, shots 1-{LEARNT_SHOTS}", "by chance", SHORT, LONG, SHARE, "passed on", "bleed", "SCA")
+QUALITY += ("action", "drift")
 NOTES = """\
 Per cent [95 % interval, stories resampled]. *kept*: what captions never say looks as when it was first seen, in all
 shots or in those that joint rivals make, too; *by chance*: how often another story's film looks so, which is what
-habit keeps; *gap*: by how many shots ago it was last seen; *bleed*: the shot shows what the caption before asked for;
-*SCA*: cuts where the plan has them; *drift*: how far the distance to real film grows from the first shot to the last.
+habit keeps; *gap*: by how many shots ago it was last seen; *passed on*: somebody first seen wears the hat of who was
+last seen (in real film as often as chance has it); *bleed*: the shot shows what the caption before asked for; *SCA*:
+cuts where the plan has them; *drift*: how far the distance to real film grows from the first shot to the last.
 *ms a shot* and *first frame*: medians on this machine, of a shot with a past and of a story's first; *frame pairs*:
 counted, queries times keys of all passes; *chunks late*: begun before a change of caption and shown after it;
 *memory*: keys and values that the last chunk needs. *rule only*: on weights that were trained for another layout."""

@@ -20,7 +20,7 @@ import tyro
 
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell
-from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, figures
+from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, PASSED, figures
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference
 from shotstream_lite.files import write_text
@@ -251,6 +251,7 @@ SHOWN = (
     SAID
     | {"kept": (KEPT, "all"), "by chance": (KEPT, "all, by chance"), "gap 1": (KEPT, "seen 1 shot ago")}
     | {"gap 7+": (KEPT, "7 or more"), "bleed": ("what the caption before asked for", "character")}
+    | {"passed on": (PASSED, "hat")}
     | CUTS
 )
 """What the tables show: (dimension, figure) by name."""
