@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Serve:
-    """Serve stories to scripts: REST for wishes, a WebSocket for frames; /docs describes it."""
+class Server:
+    """What a server tells with, and who can reach it."""
 
     preset: str = "toybox"
     """Model: a preset, or a folder that holds one."""
@@ -14,11 +14,16 @@ class Serve:
     port: int | None = None
     """Port; by default the first free one from 7860 on."""
     host: str = "127.0.0.1"
-    """Who can reach the server: 127.0.0.1 this machine only, 0.0.0.0 everybody who can reach this machine."""
+    """Who can reach it: 127.0.0.1 this machine only, 0.0.0.0 everybody who can reach this machine."""
     hosts: list[str] = field(default_factory=list)
-    """Names the server may be called by, besides addresses and this machine's own name; "*" for all."""
+    """Names it may be called by, besides addresses and this machine's own name; "*" for all."""
     auth: str | None = None
     """NAME:PASSWORD that everybody must give."""
+
+
+@dataclass
+class Serve(Server):
+    """Serve stories to scripts: REST for wishes, a WebSocket for frames; /docs describes it."""
 
     def run(self) -> int:
         """Serves until Ctrl-C."""
