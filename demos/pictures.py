@@ -44,13 +44,13 @@ def training() -> None:
     folders = STAGES | {"inter-shot": "transformer"}
     logs = {stage: PRESETS["toybox"] / folder / LOG for stage, folder in folders.items()}
     (PICTURES / "training.png").write_bytes(plots.training(logs).png())
-    story, rows = replace(load_story(HERE / "stories" / "seaside_friends.json"), seed=0), []
-    for weights in STAGES.values():
+    story, films = replace(load_story(HERE / "stories" / "seaside_friends.json"), seed=0), {}
+    for stage, weights in STAGES.items():
         session = StorySession.of(load_pipeline("toybox", weights), replace(story, shots=story.shots[:3]))
         for _ in session.tell():
             pass
-        rows.append(session.shots[-1].footage.frames())
-    write_strip(rows, PICTURES / "stages.png")
+        films[stage] = session.shots[-1].footage.frames()
+    (PICTURES / "stages.png").write_bytes(plots.strip(films, columns=5).png())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ of sliders; it can be put on any static host, or opened as a file. Launch button
 `sync.repository`); without one they are left out.
 """
 
+import base64
 import html
 import json
 import os
@@ -54,6 +55,10 @@ class Page(HTMLRenderer):
     def link(self, text: str, url: str, title: str | None = None) -> str:
         url = moved(url, self.path, self.repo)
         return text if url is None else f'<a href="{html.escape(url)}">{text}</a>'
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        picture = (ROOT / normpath(str(PurePosixPath(self.path).parent / url))).read_bytes()
+        return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
 
     def heading(self, text: str, level: int, **attrs) -> str:
         name = re.sub(r"\W+", "-", re.sub(r"<.*?>", "", text).lower()).strip("-")
