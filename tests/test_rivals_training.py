@@ -201,6 +201,8 @@ def test_all_that_stream_share_one_budget(tmp_path):
             }.items()
     assert spent["shotstream"] == {("teacher", 8): 800, ("causal-init", 8): 300, ("distil", 8): 960}
     assert len(spent) > 10 and all(other == spent["shotstream"] for other in spent.values())
+    joint = [tables.row_configs(config, row)[0] for row in ROWS if row.stages == ("rival-flow",)]
+    assert {each.steps for each in joint} == {sum(spent["shotstream"].values())}  # all in one stage
     assert all(other <= seeds["shotstream"] for other in seeds.values())
 
 

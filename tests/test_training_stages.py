@@ -360,6 +360,10 @@ def test_rows_distil_as_the_preset_does(tmp_path):
         tables.TablesConfig(tmp_path), next(row for row in ROWS if row.table == "4")
     )
     assert teacher.trained == "self-attention" and not teacher.text and teacher.lengths == stages[0].lengths != ()
+    pace = {key: RECIPES["toybox"]["causal-init"][key] for key in ("optimizer", "lr", "warmup")}
+    joint = next(row for row in ROWS if row.stages == ("rival-flow",))
+    for config in (teacher, *tables.row_configs(tables.TablesConfig(tmp_path), joint)):
+        assert {key: getattr(config, key) for key in pace} == pace
     for stage, name in zip(stages, ("intra-shot", "inter-shot"), strict=True):
         usual = {key: value for key, value in RECIPES["toybox"][name].items() if key not in ("steps", "batch")}
         assert "lr" in usual and {key: getattr(stage, key) for key in usual} == usual
