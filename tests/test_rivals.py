@@ -13,7 +13,7 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import add_noise, euler_sigmas, few_step, to_clean
 from shotstream_lite.rivals import streams
 from shotstream_lite.rivals.cost import joint_pairs, own_pairs, stream_pairs
-from shotstream_lite.rivals.film import begin_film
+from shotstream_lite.rivals.film import _rotations, begin_film
 from shotstream_lite.rivals.joint import (
     Consistent,
     Contexts,
@@ -345,6 +345,18 @@ def test_a_view_shares_weights_and_leaves_the_model_as_it_was(transformer):
     view.joint(*shot_batch(transformer)[:1], 700.0, captions(transformer), torch.arange(9) // 3).sum().backward()
     assert transformer.halves is None and type(transformer).__name__ == "ShotStreamTransformer"
     assert all(a is b for a, b in zip(view.parameters(), transformer.parameters(), strict=True))
+    assert transformer.blocks[0].attn1.to_q.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["self-forcing", "infinity-rope"])
+def test_training_can_go_on_after_a_film_was_told(transformer, name):
+    """Rotations are kept between calls: those a telling left behind carry no gradient and may not forbid it."""
+    _rotations.cache_clear()
+    with torch.inference_mode():
+        tell(transformer, streams.STREAMS[name])
+    rival, film = streams.STREAMS[name], begin_film(transformer, streams.STREAMS[name], (2, 3, 4, 6))
+    rival.begin(transformer, film, 6, transformer.caption_keys(captions(transformer)[:, [0]]))
+    transformer.chunk(film, torch.randn(2, 3, rival.chunk, 4, 6), 700.0, 0).sum().backward()
     assert transformer.blocks[0].attn1.to_q.weight.grad.abs().sum() > 0
 
 

@@ -98,6 +98,7 @@ def turned(x: Tensor, table: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(False)  # or no training could use what a measurement put here
 def _rotations(ids: tuple, shots: tuple, grid: tuple[int, int], head_dim: int, mark: Mark) -> Tensor:
     positions, shots = (torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (ids, shots))
     table = rope_table(positions, shots, *grid, head_dim, phase=0.0)
