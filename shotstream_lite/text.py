@@ -1,9 +1,9 @@
 """Captions to embeddings, zero-padded to their full length as Wan expects (released utils/wan_wrapper.py)."""
 
 import difflib
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -76,8 +76,7 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[tupl
 
     Every word comes once, as written and in order. Tokenizers that spell words from pieces know them all.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if type(getattr(backend, "model", None)).__name__ != "WordLevel":
+    if not knows_words_only(tokenizer):
         return []
     text = prompt_clean(caption)
     encoded = tokenize(tokenizer, text, return_offsets_mapping=True)
@@ -85,6 +84,12 @@ def unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[tupl
     unknown = dict.fromkeys(text[a:b].strip() for token, (a, b) in spans if token == tokenizer.unk_token_id)
     known = [word for word in tokenizer.get_vocab() if word[0].isalnum()]  # no "<pad>", nor "_red" of the global part
     return [(word, difflib.get_close_matches(word.lower(), known)) for word in unknown]
+
+
+def knows_words_only(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer spells nothing from pieces."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(backend, "model", None)).__name__ == "WordLevel"
 
 
 class CaptionEncoder:
@@ -108,8 +113,9 @@ class CaptionEncoder:
         remember: int = REMEMBERED,
     ) -> None:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
-        self.length, self.truncate, self.remember = length, truncate, remember
-        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self.length, self.truncate = length, truncate
+        encode = partial(encode_captions, text_encoder, tokenizer, length=length, truncate=truncate)
+        self._one = lru_cache(remember)(encode)  # without `self`: no circle keeps the model alive
         self._lock = Lock()
         self._aside = ThreadPoolExecutor(1, "captions")
 
@@ -123,7 +129,7 @@ class CaptionEncoder:
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Embeddings [n, length, dim] of n captions. Raises StoryError as `encode_captions` does."""
         with self._lock, torch.no_grad():
-            return torch.cat([self._one(caption) for caption in captions])
+            return torch.cat([self._one((caption,)) for caption in captions])
 
     def check(self, captions: Sequence[str], first: int = 1) -> None:
         """Raises StoryError if a story's captions, from shot `first` on, do not fit; ask before the work starts."""
@@ -134,13 +140,3 @@ class CaptionEncoder:
     def unknown_words(self, caption: str) -> list[tuple[str, list[str]]]:
         """The words the tokenizer does not know, each with the nearest it knows."""
         return unknown_words(self.tokenizer, caption)
-
-    def _one(self, caption: str) -> Tensor:
-        if caption not in self._known:
-            self._known[caption] = encode_captions(
-                self.text_encoder, self.tokenizer, [caption], self.length, truncate=self.truncate
-            )
-            if len(self._known) > self.remember:
-                self._known.popitem(last=False)
-        self._known.move_to_end(caption)
-        return self._known[caption]

@@ -125,7 +125,7 @@ def test_the_teacher_is_guided_away_from_the_negative_prompt(models, monkeypatch
     pipeline.sampling_steps = 2
     read = []
     encode = pipeline.text._one
-    monkeypatch.setattr(pipeline.text, "_one", lambda caption: read.append(caption) or encode(caption))
+    monkeypatch.setattr(pipeline.text, "_one", lambda captions: read.extend(captions) or encode(captions))
     told(pipeline)
     assert pipeline.settings.negative_prompt in read
 

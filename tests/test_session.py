@@ -47,7 +47,7 @@ def replayed(pipeline, session: StorySession, path) -> StorySession:
     """Saved, loaded and told again on a pipeline that remembers nothing."""
     session.save(path)
     pipeline._remembered.clear()
-    pipeline.text._known.clear()
+    pipeline.text._one.cache_clear()
     again = StorySession.load(pipeline, path)
     run(again.tell())
     return again
