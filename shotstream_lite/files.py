@@ -12,12 +12,13 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from shotstream_lite.errors import ShotStreamError, StoryError, kind, reason
+from shotstream_lite.errors import ShotStreamError, StoryError, about, kind, reason
 
 try:
     import fcntl
@@ -42,14 +43,15 @@ def check_file(path: str | Path, most: int | None = None, error: Error = StoryEr
     try:
         found = os.stat(path)
     except (OSError, ValueError) as problem:  # ValueError: the name holds a zero byte
-        raise error(f"{shown(path)}: cannot be read ({reason(problem)}): {again or 'check the name'}") from None
-    if not stat.S_ISREG(found.st_mode):
-        what = "it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file"
-        raise error(f"{shown(path)}: cannot be read ({what}): {again or 'check the name'}")
-    if most is not None and found.st_size > most:
-        sizes = f"{found.st_size / MEBIBYTE:.0f} MiB, at most {most / MEBIBYTE:.0f} are read"
-        raise error(f"{shown(path)}: cannot be read ({sizes}): {again or 'check the name'}")
-    return Path(path)
+        wrong = reason(problem)
+    else:
+        if not stat.S_ISREG(found.st_mode):
+            wrong = "it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file"
+        elif most is None or found.st_size <= most:
+            return Path(path)
+        else:
+            wrong = f"{found.st_size / MEBIBYTE:.0f} MiB, at most {most / MEBIBYTE:.0f} are read"
+    raise error(f"{shown(path)}: cannot be read ({wrong}): {again or 'check the name'}")
 
 
 def read_text(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError, again: str = "") -> str:
@@ -65,11 +67,8 @@ def read_text(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError,
 
 def read_json(path: str | Path, most: int = MAX_TEXT, error: Error = StoryError, again: str = "") -> dict[str, Any]:
     """The object in a JSON file, as `read_text` wants it."""
-    try:
+    with about(shown(path)):
         return parse_json(read_text(path, most, error, again), error, again)
-    except error as problem:
-        named = str(problem).startswith(f"{shown(path)}: ")
-        raise error(str(problem) if named else f"{shown(path)}: {problem}") from None
 
 
 def parse_json(text: str, error: Error = StoryError, again: str = "") -> dict[str, Any]:
@@ -138,11 +137,11 @@ def remove_left(path: str | Path) -> list[Path]:
     A folder that was moved away for a new one, which then did not take its place, comes back.
     """
     gone, path = [], Path(os.path.realpath(path))
-    for old in path.parent.glob(_literal(path.name) + _OLD):
+    for old in path.parent.glob(escape(path.name) + _OLD):
         part = old.with_suffix(".part")
         with suppress(OSError), _locked(part if part.exists() else old):
             shutil.rmtree(old) if path.exists() else os.replace(old, path)
-    for part in path.parent.glob(_literal(path.name) + _PART):
+    for part in path.parent.glob(escape(path.name) + _PART):
         with suppress(OSError):  # somebody is writing it
             with _locked(part):
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
@@ -277,8 +276,3 @@ def shown(path: str | Path) -> str:
     name = str(path)
     name = name if name.isprintable() else ascii(name)[1:-1]
     return name if len(name) <= 200 else f"{name[:100]}...{name[-60:]}"
-
-
-def _literal(name: str) -> str:
-    """A name as glob finds itself."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
