@@ -13,9 +13,8 @@ from shotstream_lite.commands.compare import Compare
 from shotstream_lite.commands.convert import Convert
 from shotstream_lite.commands.evaluate import Evaluate
 from shotstream_lite.commands.info import Info
-from shotstream_lite.commands.serve import Serve
+from shotstream_lite.commands.serve import Serve, Studio
 from shotstream_lite.commands.story import StoryCommand
-from shotstream_lite.commands.studio import Studio
 from shotstream_lite.commands.tell import Tell
 from shotstream_lite.commands.train import Train
 from shotstream_lite.commands.train import main as train

@@ -1,5 +1,6 @@
 """What the subcommands share: exit codes, signals, options that cannot be read, and where a model goes."""
 
+import importlib.util
 import io
 import re
 import signal
@@ -61,10 +62,17 @@ def in_one_line(parse: Callable[[], Any]) -> Any:
         raise StoryError(f"{text[:300].rstrip('.')}: see --help") from None
 
 
-def check_count(value: int, option: str, most: int = MOST) -> None:
+def check_count(value: int, option: str) -> None:
     """Raises StoryError unless it is a number of stories or shots that somebody can wait for."""
-    if not 1 <= value <= most:
-        raise StoryError(f"{option} is {value}: write a whole number from 1 to {most}")
+    if not 1 <= value <= MOST:
+        raise StoryError(f"{option} is {value}: write a whole number from 1 to {MOST}")
+
+
+def check_installed(what: str, *packages: str) -> None:
+    """Raises StoryError unless the packages are here that `what` needs."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StoryError(f"{what} needs {' and '.join(missing)}: pip install 'shotstream_lite[train]'")
 
 
 def place(

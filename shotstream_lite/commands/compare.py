@@ -1,10 +1,9 @@
 """`shotstream compare`: memories and rivals side by side, what each keeps and what it costs."""
 
-import importlib.util
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shotstream_lite.commands.common import check_count
+from shotstream_lite.commands.common import check_count, check_installed
 from shotstream_lite.errors import StoryError
 
 
@@ -30,9 +29,7 @@ class Compare:
         """Prints the table."""
         for name in ("stories", "shots"):
             check_count(getattr(self, name), f"--{name}")
-        for package in ("accelerate", "matplotlib", "scenedetect"):
-            if importlib.util.find_spec(package) is None:
-                raise StoryError(f"to compare needs {package}: pip install 'shotstream_lite[train]'")
+        check_installed("to compare", "accelerate", "matplotlib", "scenedetect")
         if self.rows and not self.rows.is_dir():
             raise StoryError(f"--rows {self.rows}: is no folder: name the --out of shotstream train")
         from shotstream_lite.training.ablations.compare import Comparison, compare

@@ -1,10 +1,9 @@
 """`shotstream evaluate`: films in the paper's five dimensions."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from shotstream_lite.commands.common import check_count
+from shotstream_lite.commands.common import check_count, check_installed
 from shotstream_lite.errors import StoryError
 from shotstream_lite.report import check_report_path, write_report
 
@@ -63,8 +62,7 @@ class Evaluate:
             raise StoryError("--weights names nothing: name whose films to measure, such as student")
         if self.json:
             check_report_path(self.json)
-        if importlib.util.find_spec("scenedetect") is None:
-            raise StoryError("to evaluate needs PySceneDetect: pip install 'shotstream_lite[train]'")
+        check_installed("to evaluate", "scenedetect")
         if self.films:
             from shotstream_lite.evaluation.folder import run_on_films
 

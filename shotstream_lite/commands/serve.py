@@ -1,6 +1,9 @@
-"""`shotstream serve`: stories for scripts."""
+"""`shotstream studio`, the page, and `shotstream serve`, stories for scripts."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from shotstream_lite.files import check_name
 
 
 @dataclass
@@ -19,6 +22,28 @@ class Server:
     """Names it may be called by, besides addresses and this machine's own name; "*" for all."""
     auth: str | None = None
     """NAME:PASSWORD that everybody must give."""
+
+
+@dataclass
+class Studio(Server):
+    """Open the studio: a page on which a film is directed shot by shot while it plays."""
+
+    stories: Path | None = None
+    """Folder of story files that everybody finds on the page."""
+    share: bool = False
+    """Also make a public link, through Gradio."""
+    open: bool = False
+    """Open the page in the browser."""
+
+    def run(self) -> int:
+        """Opens the page and stays until Ctrl-C."""
+        if self.stories:
+            check_name(self.stories, "--stories")
+        from shotstream_lite.studio import launch
+
+        options = dict(vars(self))
+        launch(inbrowser=options.pop("open"), block=True, **options)
+        return 0
 
 
 @dataclass

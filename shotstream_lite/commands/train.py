@@ -1,14 +1,11 @@
 """`shotstream train`: its stages are many, and come with torch when it runs."""
 
 import argparse
-import importlib.util
 from dataclasses import dataclass
-from typing import Annotated, Union
 
 import tyro
 
-from shotstream_lite.commands.common import in_one_line
-from shotstream_lite.errors import CheckpointError
+from shotstream_lite.commands.common import check_installed, in_one_line
 
 ABOUT = (
     "Train all stages, or stage by stage; everything lives in the folder --out. --preset toybox (the default) or "
@@ -23,12 +20,12 @@ class Train:
 
 def main(arguments: list[str]) -> int:
     """`shotstream train STAGE --out FOLDER`."""
-    _need("accelerate", "peft")
+    check_installed("training", "accelerate", "peft")
     from shotstream_lite.training.recipe import AllConfig, train, train_all
 
     config = in_one_line(lambda: parse(arguments))
     if getattr(config, "tensorboard", False):
-        _need("tensorboard")
+        check_installed("training", "tensorboard")
     train_all(config) if isinstance(config, AllConfig) else train(config)
     return 0
 
@@ -47,16 +44,6 @@ def parse(arguments: list[str]):
     defaults = {"all": AllConfig(tyro.MISSING, preset=chosen.preset)} | configs(chosen.preset)
     defaults |= {"tiny-decoder": TinyDecoderConfig(tyro.MISSING), "ship": ShipConfig(tyro.MISSING, tyro.MISSING)}
     defaults |= {"tables": TablesConfig(tyro.MISSING, preset=chosen.preset)}
-    choices = [Annotated[type(config), _subcommand(name, config)] for name, config in defaults.items()]
-    return tyro.cli(Union[tuple(choices)], prog="shotstream train", description=ABOUT, args=rest)  # noqa: UP007
-
-
-def _subcommand(name: str, config) -> object:
-    about = type(config).__doc__.splitlines()[0]
-    return tyro.conf.subcommand(name, default=config, description=about, prefix_name=False)
-
-
-def _need(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise CheckpointError(f"training needs {' and '.join(missing)}: pip install 'shotstream_lite[train]'")
+    about = {name: type(config).__doc__.splitlines()[0] for name, config in defaults.items()}
+    stages = tyro.extras.subcommand_type_from_defaults(defaults, about, prefix_names=False)
+    return tyro.cli(stages, prog="shotstream train", description=ABOUT, args=rest)
