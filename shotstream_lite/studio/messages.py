@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import nn
 
 from shotstream_lite.attention import backend_in_use
 from shotstream_lite.codec import latent_frames
@@ -19,7 +18,7 @@ from shotstream_lite.errors import ShotStreamError
 from shotstream_lite.footage import Footage
 from shotstream_lite.history import select
 from shotstream_lite.making import Making
-from shotstream_lite.models.memory import host_memory
+from shotstream_lite.models.memory import host_memory, weight_bytes
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.studio import pictures
@@ -192,7 +191,7 @@ def facts(pipeline: ShotStreamPipeline) -> dict[str, Any]:
         "device": _device_name(pipeline.device),
         "attention": backend_in_use(pipeline.transformer),
         "memory_used": used,
-        "memory_needed": sum(map(_size, models)) + cache_size(pipeline),
+        "memory_needed": sum(map(weight_bytes, models)) + cache_size(pipeline),
         "memory_there": there,
     }
 
@@ -204,10 +203,6 @@ def cache_size(pipeline: ShotStreamPipeline) -> int:
     tokens = (settings.budget + latent_frames(settings.shot_frames)) * rows * columns
     width = config.num_attention_heads * config.attention_head_dim
     return 2 * config.num_layers * tokens * width * pipeline.transformer.dtype.itemsize
-
-
-def _size(model: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def _memory(device: torch.device) -> tuple[int, int]:

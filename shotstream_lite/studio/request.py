@@ -12,6 +12,7 @@ from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.story import MAX_SEED, Shot, Story, is_whole
 from shotstream_lite.story_files import parse_stories
+from shotstream_lite.text import knows_words_only
 from shotstream_lite.toybox import world
 from shotstream_lite.toybox.captions import ACTION_WORDS, EVENT_WORDS, WORDS
 
@@ -190,8 +191,7 @@ WHOLE_WORLD = {
 
 def known_phrases(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
     """Phrases by kind, for tokenizers that know single words only; nothing for those that spell any word."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if type(getattr(backend, "model", None)).__name__ != "WordLevel":
+    if not knows_words_only(tokenizer):
         return {}
     known = set(tokenizer.get_vocab())
     phrases = {kind: dict.fromkeys(p for value in values for p in SAID[value]) for kind, values in KINDS.items()}

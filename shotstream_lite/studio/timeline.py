@@ -244,17 +244,9 @@ def save(project: Project) -> str:
     pictures = tuple(Picture(one.shot.caption, write_picture(one.told.footage.frames()[0])) for one in version.pictures)
     shots = tuple(told.shot for told in version.film)
     story = Story(version.caption, shots, settings=version.settings, remembered=pictures)
-    order: dict[Take, int] = {}
-
-    def add(take: Take) -> None:  # what a take remembered comes before it
-        if take not in order and take.told:
-            for one in take.past or ():
-                add(one)
-            order.setdefault(take, len(order))
-
-    for take in project.takes():
-        add(take)
-    takes = [_as_json(take, order) for take in order]
+    made = in_order(take for take in project.takes() if take.told)
+    order = {take: place for place, take in enumerate(made)}
+    takes = [_as_json(take, order) for take in made]
     versions = []
     for one in project.versions:
         strips = [[order[take] for take in strip.takes if take in order] for strip in one.strips]
@@ -341,6 +333,11 @@ def _index(value: Any) -> int:
 
 def everything(project: Project) -> list[Take]:
     """All takes, what others remember before them; the chosen film before everything else."""
+    return in_order((*(strip.take for strip in project.version.strips), *project.takes()))
+
+
+def in_order(takes: Iterable[Take]) -> list[Take]:
+    """These takes and all that they remembered, each once and after what it remembered."""
     found: dict[Take, None] = {}
 
     def add(take: Take) -> None:
@@ -349,8 +346,6 @@ def everything(project: Project) -> list[Take]:
                 add(one)
             found[take] = None
 
-    for strip in project.version.strips:
-        add(strip.take)
-    for take in project.takes():
+    for take in takes:
         add(take)
     return list(found)
