@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shotstream_lite.errors import StoryError, reason
-from shotstream_lite.studio.guard import guarded, is_address, listen, name_and_password
+from shotstream_lite.studio.guard import guarded, listen, name_and_password
 from shotstream_lite.studio.page import application
 from shotstream_lite.studio.sessions import Sessions, open_sessions
 
@@ -84,8 +84,7 @@ def launch(
     """
     host = host.strip("[]")  # of an IPv6 address
     listen(host, port).close()  # what cannot be opened is said before the model is loaded
-    own = ["*"] if share else [] if is_address(host) else [host]
-    app = build(preset, weights, hosts=(*hosts, *own), auth=auth, stories=stories)
+    app = build(preset, weights, hosts=(*hosts, "*" if share else host), auth=auth, stories=stories)
     notebook = in_notebook()
     try:
         if ":" in host and port is None:  # Gradio looks for a free one of IPv4

@@ -1,7 +1,6 @@
 """The door: which port and address a server listens on, and who may come in."""
 
 import base64
-import binascii
 import ipaddress
 import os
 import re
@@ -72,37 +71,34 @@ def guarded(
         auth: (name, password) that everybody must give.
         served: the paths that are answered; by default the page's, and of Gradio's own those that it needs.
     """
+    from starlette.datastructures import Headers
+    from starlette.responses import PlainTextResponse
+    from starlette.websockets import WebSocketClose
+
     known = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
-    expected = base64.b64encode(":".join(auth).encode()).decode() if auth else None
+    expected = base64.b64encode(":".join(auth).encode()) if auth else None
+    asks = {"www-authenticate": 'Basic realm="shotstream studio", charset="UTF-8"'}
 
-    async def close(send: Callable, status: int, text: str, *_: tuple[bytes, bytes]) -> None:
-        await send({"type": "websocket.close", "code": 1008, "reason": text[:120]})
-
-    async def answer(send: Callable, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
-        kind = (b"content-type", b"text/plain; charset=utf-8")
-        await send({"type": "http.response.start", "status": status, "headers": [kind, *headers]})
-        await send({"type": "http.response.body", "body": text.encode()})
+    def refusal(path: str, headers: Headers) -> tuple[int, str] | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = host_name(host)
+        if "*" not in known:
+            if name not in known and not is_address(name):
+                return 403, f"This page does not answer to {name[:80]!r}: start it with --hosts {name[:80]}"
+            if origin is not None and origin.split("://")[-1] != host:
+                return 403, "This page answers to itself only."
+        if expected and path != STARTED and not _has_password(headers.get("authorization", ""), expected):
+            return 401, "This page wants a name and a password."
+        return None if served.fullmatch(path) else (404, "Not found")
 
     async def guard(scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        refused = scope["type"] in ("http", "websocket") and refusal(scope["path"], Headers(scope=scope))
+        if not refused:
             return await app(scope, receive, send)
-        refuse = close if scope["type"] == "websocket" else answer
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get("host", "")
-        name = host_name(host)
-        if "*" not in known and name not in known and not is_address(name):
-            return await refuse(
-                send, 403, f"This page does not answer to {name[:80]!r}: start it with --hosts {name[:80]}"
-            )
-        origin = headers.get("origin")
-        if origin is not None and origin.split("://")[-1] != host and "*" not in known:
-            return await refuse(send, 403, "This page answers to itself only.")
-        if expected and scope["path"] != STARTED and not _has_password(headers.get("authorization", ""), expected):
-            asks = (b"www-authenticate", b'Basic realm="shotstream studio", charset="UTF-8"')
-            return await refuse(send, 401, "This page wants a name and a password.", asks)
-        if not served.fullmatch(scope["path"]):
-            return await refuse(send, 404, "Not found")
-        return await app(scope, receive, send)
+        status, text = refused
+        if scope["type"] == "websocket":
+            return await WebSocketClose(1008, text[:120])(scope, receive, send)
+        return await PlainTextResponse(text, status, asks if status == 401 else None)(scope, receive, send)
 
     return guard
 
@@ -139,11 +135,9 @@ def is_address(name: str) -> bool:
     return False
 
 
-def _has_password(header: str, expected: str) -> bool:
+def _has_password(header: str, expected: bytes) -> bool:
     kind, _, given = header.partition(" ")
-    with suppress(binascii.Error, ValueError):
-        return kind.lower() == "basic" and secrets.compare_digest(base64.b64decode(given), base64.b64decode(expected))
-    return False
+    return kind.lower() == "basic" and secrets.compare_digest(given.encode(), expected)
 
 
 def name_and_password(auth: str | tuple[str, str] | None) -> tuple[str, str] | None:

@@ -5,7 +5,6 @@
 
 import inspect
 import json
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from shotstream_lite.studio.session import Session
 from shotstream_lite.studio.sessions import Sessions
 
 STATIC = Path(__file__).parent / "static"
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}  # Windows may name others
 HEADERS = [
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'"),
     (b"x-content-type-options", b"nosniff"),
@@ -114,40 +113,40 @@ def application(sessions: Sessions) -> Any:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    def static(name: str) -> Route:
-        content, kind = (STATIC / name).read_bytes(), TYPES[name.rsplit(".", 1)[1]]
+    gone = JSONResponse({"error": "this session has ended", "gone": True}, 410)
 
-        async def answer(_: Request) -> Response:
-            return Response(content, media_type=kind)
+    def static(path: Path) -> Route:
+        return Route(
+            "/" if path.name == "page.html" else f"/{path.name}",
+            Response(path.read_bytes(), media_type=TYPES[path.suffix]),
+        )
 
-        return Route("/" if name == "page.html" else f"/{name}", answer)
-
-    def api(name: str, work: Callable[[dict], Awaitable[Response]]) -> Route:
+    def api(name: str, work: Callable[[Session, dict], Any]) -> Route:
         async def answer(asked: Request) -> Response:
             body = await asked.body()
             try:
-                message = json.loads(body or b"{}")
+                message = json.loads(body)
             except (ValueError, RecursionError):
                 message = None
             if not isinstance(message, dict):
                 return JSONResponse({"error": "the page asked for something unknown: reload it"}, 400)
-            return await work(message)
+            session = sessions.of(message.get("token"))
+            if session is None:
+                return gone
+            return await (work(session, message) if work is poll else run_in_threadpool(work, session, message))
 
         return Route(f"/api/{name}", answer, methods=["POST"])
 
-    gone = {"error": "this session has ended", "gone": True}
+    def tell_model(_: Request) -> Response:
+        return JSONResponse(model(sessions))
 
-    async def begin(_: dict) -> Response:
+    def begin(_: Request) -> Response:
         try:
-            session = await run_in_threadpool(sessions.open)
+            return JSONResponse({"token": sessions.open().token})
         except ShotStreamError as error:
             return JSONResponse({"error": str(error)}, 503)
-        return JSONResponse({"token": session.token})
 
-    async def poll(message: dict) -> Response:
-        session = sessions.of(message.get("token"))
-        if session is None:
-            return JSONResponse(gone, 410)
+    async def poll(session: Session, message: dict) -> Response:
         number = message.get("after")
         if type(number) is not int:
             number, session.page = 0, message.get("page")
@@ -162,32 +161,22 @@ def application(sessions: Sessions) -> Any:
             told.insert(0, {"kind": "facts", "seq": number, **facts})
         return JSONResponse({"messages": told})
 
-    async def do(message: dict) -> Response:
-        answer = await run_in_threadpool(act, sessions, message)
-        return JSONResponse(gone, 410) if answer is None else JSONResponse(answer)
+    def do(_: Session, message: dict) -> Response:
+        answer = act(sessions, message)
+        return gone if answer is None else JSONResponse(answer)
 
-    def fetch(work: Callable[[Session, dict], Response]) -> Callable[[dict], Awaitable[Response]]:
-        async def answer(message: dict) -> Response:
-            session = sessions.of(message.get("token"))
-            return JSONResponse(gone, 410) if session is None else await run_in_threadpool(work, session, message)
+    def frames(session: Session, message: dict) -> Response:
+        return JSONResponse(session.frames(message.get("take")))
 
-        return answer
+    def film(session: Session, message: dict) -> Response:
+        return Response(session.film(message.get("number")), media_type="video/mp4")
 
     def refused(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, 413 if isinstance(error, TooLong) else 400)
 
-    async def tell_model(_: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(model, sessions))
-
-    routes = [static(name) for name in sorted(os.listdir(STATIC)) if name.rsplit(".", 1)[-1] in TYPES]
-    routes += [
-        Route("/api/model", tell_model),
-        api("begin", begin),
-        api("poll", poll),
-        api("act", do),
-        api("frames", fetch(lambda session, message: JSONResponse(session.frames(message.get("take"))))),
-        api("film", fetch(lambda session, m: Response(session.film(m.get("number")), media_type="video/mp4"))),
-    ]
+    routes = [static(path) for path in sorted(STATIC.iterdir()) if path.suffix in TYPES]
+    routes += [Route("/api/model", tell_model), Route("/api/begin", begin, methods=["POST"])]
+    routes += [api("poll", poll), api("act", do), api("frames", frames), api("film", film)]
     middleware = [Middleware(_careful), Middleware(limited)]
     errors = {ShotStreamError: refused}
     return Starlette(routes=routes, lifespan=sessions.sweeping, middleware=middleware, exception_handlers=errors)

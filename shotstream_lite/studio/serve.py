@@ -16,7 +16,7 @@ from shotstream_lite.errors import ShotStreamError, StoryError
 from shotstream_lite.film import FilmStream
 from shotstream_lite.story import check_frames
 from shotstream_lite.studio import request
-from shotstream_lite.studio.guard import guarded, is_address, limited, listen, name_and_password
+from shotstream_lite.studio.guard import guarded, limited, listen, name_and_password
 from shotstream_lite.studio.messages import HOLD
 from shotstream_lite.studio.pictures import jpeg
 from shotstream_lite.studio.session import Session
@@ -204,8 +204,7 @@ def serve(
     listener = listen(host, port)
     with listener:
         sessions = open_sessions(preset, weights)
-        own = [] if is_address(host) else [host]
-        app = protected(sessions, (*hosts, *own), auth)
+        app = protected(sessions, (*hosts, host), auth)
         named = f"[{host}]" if ":" in host else host
         print(f"shotstream serve: http://{named}:{listener.getsockname()[1]}", flush=True)
         with suppress(KeyboardInterrupt):
