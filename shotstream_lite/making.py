@@ -72,7 +72,7 @@ class Making(Iterator[np.ndarray]):
         self._raw: list[np.ndarray] = []
         self._directing = threading.Lock()  # the wish comes from one thread, the frames from another
         self._follower: str | None = None
-        self._resumed, self._denoised = 0.0, None
+        self._denoised: Any = None
         made = pipeline.shot(
             self._lines(self.shot.caption),
             past,
@@ -158,11 +158,11 @@ class Making(Iterator[np.ndarray]):
         return self._ends[chunk - 1] if chunk else 0
 
     def _run(self, made: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        self._resumed, self._began = time.perf_counter(), _now(self._pipeline.device)
+        resumed, began = time.perf_counter(), _now(self._pipeline.device)
         for frames in giving_back(made):
-            self.seconds += time.perf_counter() - self._resumed
+            self.seconds += time.perf_counter() - resumed
             if self._denoised:
-                self.model_seconds += _seconds(self._began, self._denoised)
+                self.model_seconds += _seconds(began, self._denoised)
             self._denoised = None
             self.first_frame_seconds = self.first_frame_seconds or self.seconds
             if self._redo is None:  # or else they belong to a chunk that is made anew
@@ -175,7 +175,7 @@ class Making(Iterator[np.ndarray]):
                 made.close()
                 break
             # What the listener does with the frames is not our time.
-            self._resumed, self._began = time.perf_counter(), _now(self._pipeline.device)
+            resumed, began = time.perf_counter(), _now(self._pipeline.device)
         film = np.concatenate(self._raw)[: self._keep]
         self.frames_made = len(film)
         settings = {key: value for key, value in self.shot.settings.items() if key != "keep"}

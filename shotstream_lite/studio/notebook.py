@@ -127,8 +127,7 @@ class StoryWidget(widgets.VBox):
 
     def _run(self, take: Making) -> None:
         """Shows frames at the film's pace while a second thread makes the next chunk."""
-        problems: list[Exception] = []
-        made = self._maker.submit(self._make, take, problems)
+        made = self._maker.submit(self._make, take)
         due = time.monotonic()
         while True:
             with self._changed:
@@ -141,12 +140,12 @@ class StoryWidget(widgets.VBox):
             due = max(due + 1 / self.session.settings.fps, time.monotonic())
             self._show(frame)
             time.sleep(max(0.0, due - time.monotonic()))
-        made.result()
+        problem = made.exception()
         self._take = None
         self._list_shots()
-        self.status.value = str(problems[0]) if problems else _facts(take)
+        self.status.value = str(problem) if problem else _facts(take)
 
-    def _make(self, take: Making, problems: list[Exception]) -> None:
+    def _make(self, take: Making) -> None:
         """Makes a chunk when the one before it is being shown, so that a change is seen soon."""
         begun = 0  # the first frame of the latest chunk
         try:
@@ -160,11 +159,10 @@ class StoryWidget(widgets.VBox):
                         ready = lambda at=begun: self._stopped or take.redoing or self._shown > at  # noqa: E731
                         self._changed.wait_for(ready)
                         begun = take.frames_made
-        except Exception as error:  # shown by the other thread
-            problems.append(error)
-        with self._changed:
-            self._done = True
-            self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._done = True
+                self._changed.notify_all()
 
     def _show(self, frame: np.ndarray) -> None:
         scale, file = default_scale(*frame.shape[:2]), io.BytesIO()
