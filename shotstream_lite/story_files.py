@@ -1,6 +1,8 @@
 """Stories as files: read from and written to the released formats, JSON and CSV; those of others are read, too.
 
-A complaint names the file as well, see `story`.
+Of others: HoloCine's prompt text, github.com/yihao-meng/HoloCine (README, "Raw String Input"); LongLive's lines of
+prompts, github.com/NVlabs/LongLive (example/interactive_example.jsonl); plain text. Neither has anything of ours to
+lose: what is not a caption is not read. A complaint names the file as well, see `story`.
 """
 
 import ast
@@ -19,10 +21,8 @@ from typing import Any
 from shotstream_lite.errors import StoryError, about, kind
 from shotstream_lite.files import parse_json, read_text, write_text
 from shotstream_lite.story import CaptionChange, Picture, Shot, Story, is_whole
-from shotstream_lite.story_formats import stories_of_lines, stories_of_text
 
-OTHERS = {".jsonl": stories_of_lines, ".txt": stories_of_text}
-"""Readers of what is not in the released formats, by the end of a file's name."""
+GLOBAL, SHOTS, CUT = "[global caption]", "[per shot caption]", "[shot cut]"  # HoloCine's marks
 _SHOT_KEY = re.compile(r"shot([1-9][0-9]{0,5})")
 # Ours, and video_path of the released training files: the film that the captions describe.
 _OTHER_KEYS = ("global_caption", "seed", "seeds", "frames", "turns", "settings", "shot_settings", "video_path")
@@ -37,7 +37,7 @@ def load_story(path: str | Path) -> Story:
 def load_stories(path: str | Path) -> list[Story]:
     """Reads a file of one or more stories, by the end of its name. Raises StoryError.
 
-    .json and .csv (a story a row) are the released formats; .jsonl and .txt those of others, see `story_formats`.
+    .json and .csv (a story a row) are the released formats; .jsonl and .txt those of others.
     """
     if Path(path).suffix.lower() == ".csv":
         return list(read_table(path, _story_of_row))
@@ -98,13 +98,11 @@ def parse_story(text: str, source: str = "story") -> Story:
 
 
 def _story_of_keys(data: dict[str, Any]) -> Story:
-    listed = data.get("shot_captions")  # HoloCine's structured input
-    if isinstance(listed, list) and "shot1" not in data:
-        rest = {key: value for key, value in data.items() if key != "shot_captions"}
-        data = rest | {f"shot{number}": caption for number, caption in enumerate(listed, start=1)}
-    shots = [key for key in data if _SHOT_KEY.fullmatch(key)]
+    if isinstance(data.get("shot_captions"), list) and "shot1" not in data:  # HoloCine's structured input
+        data |= {f"shot{number}": caption for number, caption in enumerate(data.pop("shot_captions"), start=1)}
     if "frames_per_shot" in data and "frames" not in data:  # what others call it
-        data = {"frames" if key == "frames_per_shot" else key: value for key, value in data.items()}
+        data["frames"] = data.pop("frames_per_shot")
+    shots = [key for key in data if _SHOT_KEY.fullmatch(key)]
     unread = _unread(data, [*_OTHER_KEYS, *shots, f"shot{len(shots) + 1}"])
     count = max((int(key[4:]) for key in shots), default=1)
     for number in range(1, count + 1):
@@ -115,8 +113,7 @@ def _story_of_keys(data: dict[str, Any]) -> Story:
             raise StoryError(f"shot{number} is missing: {fix}")
     if "global_caption" not in data:
         raise StoryError("global_caption is missing: add it and say who and what the whole story shows")
-    settings = data.get("settings")
-    settings = {} if settings is None else settings
+    settings = {} if data.get("settings") is None else data["settings"]
     if not isinstance(settings, dict):
         raise StoryError(f'settings is {kind(settings)}: write an object such as {{"policy": "dynamic"}}')
     frames = data.get("frames")
@@ -214,3 +211,58 @@ def ranges(text: str | None, story: Story) -> list[tuple[int, int]]:
     if len(pairs) > len(story.shots):
         raise StoryError(f"frame_number has {len(pairs)} shots, the story {len(story.shots)}: add or cut")
     return pairs
+
+
+def stories_of_text(text: str) -> list[Story]:
+    """HoloCine's prompts if the text has its marks, else one story with a shot a line.
+
+    Of a plain text the first line is the global caption if an empty line follows it, see also `_of_prompts`.
+
+    Raises StoryError.
+    """
+    if GLOBAL in text:
+        return [_holocine(part) for part in text.split(GLOBAL)[1:]]
+    lines = text.strip().splitlines()
+    shots = [line.strip() for line in lines if line.strip()]
+    if len(shots) > 1 and not lines[1].strip():
+        return [Story(shots[0], [Shot(caption) for caption in shots[1:]])]
+    return [_of_prompts(shots)]
+
+
+def stories_of_lines(text: str) -> list[Story]:
+    """A story a line, each an object with a list of prompts, a shot each. Raises StoryError with the line."""
+    stories = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            with about(f"line {number}"):
+                prompts = parse_json(line).get("prompts")
+                if not isinstance(prompts, list):
+                    raise StoryError('prompts is missing: write {"prompts": ["the first shot", "the second"]}')
+                stories.append(_of_prompts(prompts))
+    if not stories:
+        raise StoryError('no stories: add a line such as {"prompts": ["the first shot", "the second"]}')
+    return stories
+
+
+def _holocine(part: str) -> Story:
+    caption, mark, shots = part.partition(SHOTS)
+    if not mark:
+        raise StoryError(f"{SHOTS} is missing after {GLOBAL}: add it before the first shot")
+    return Story(" ".join(caption.split()), [Shot(" ".join(shot.split())) for shot in shots.split(CUT)])
+
+
+def _of_prompts(prompts: Sequence[str]) -> Story:
+    """A story of prompts that stand alone: what holds for all are the sentences that all begin with, or the first."""
+    if not prompts:
+        raise StoryError("no shots: write one a line")
+    shots = [Shot(prompt) for prompt in prompts]
+    Story("checks that every prompt is one", shots)
+    sentences = [re.split(r"(?<=[.!?])\s+", prompt) for prompt in prompts]
+    count = 0
+    while len({tuple(own[: count + 1]) for own in sentences}) == 1 and count < len(sentences[0]):
+        count += 1
+    return Story(" ".join(sentences[0][:count]) or prompts[0], shots)
+
+
+OTHERS = {".jsonl": stories_of_lines, ".txt": stories_of_text}
+"""Readers of what is not in the released formats, by the end of a file's name."""
