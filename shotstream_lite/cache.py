@@ -119,10 +119,7 @@ def attention_shares(query: Tensor, keys: Tensor, frame_tokens: int, queries: in
         queries: how many, evenly spaced; all of them would cost as much as the pass itself
         returns: float32 [frames], which sum to one
     """
-    some = (
-        torch.linspace(0, query.shape[2] - 1, min(queries, query.shape[2]), dtype=torch.float32, device="cpu")
-        .round()
-        .long()
-    )
+    new = query.shape[2]
+    some = torch.linspace(0, new - 1, min(queries, new), dtype=torch.float32, device="cpu").round().long()
     logits = query[:, :, some.to(query.device)].float() @ keys.float().transpose(-1, -2) * query.shape[-1] ** -0.5
     return logits.softmax(-1).mean((0, 1, 2)).view(-1, frame_tokens).sum(1)

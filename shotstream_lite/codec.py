@@ -109,7 +109,6 @@ class StreamDecoder:
     def __init__(self, vae: AutoencoderKLWan) -> None:
         self.vae = vae
         self._features: list = [None] * sum(isinstance(m, WanCausalConv3d) for m in vae.decoder.modules())
-        self._started = False
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -125,21 +124,20 @@ class StreamDecoder:
             pixels = unpatchify(pixels, self.vae.config.patch_size)
         return pixels.clamp(-1, 1)
 
-    def mark(self) -> tuple[list, bool]:
+    def mark(self) -> list:
         """Where the clip stands now, for `back`."""
-        return list(self._features), self._started
+        return list(self._features)
 
-    def back(self, mark: tuple[list, bool]) -> None:
+    def back(self, mark: list) -> None:
         """Forgets what was decoded since `mark`."""
-        self._features, self._started = list(mark[0]), mark[1]
+        self._features = list(mark)
 
     def move_features(self, device: torch.device | str) -> None:
         """Takes what is remembered to another device."""
-        moved = (f.to(device) if isinstance(f, Tensor) else f for f in self._features)
-        self._features = list(moved)
+        self._features = [f.to(device) if isinstance(f, Tensor) else f for f in self._features]
 
     def _decode_one(self, latent: Tensor) -> Tensor:
-        first, self._started = not self._started, True
+        first = self._features[0] is None
         return self.vae.decoder(latent, feat_cache=self._features, feat_idx=[0], first_chunk=first)
 
 

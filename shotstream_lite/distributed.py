@@ -62,12 +62,12 @@ def part_at_exit() -> None:
     A thread of gloo's that is still there then may abort its process, and the launcher stops all others for that, even
     the first one while it writes what all have measured.
     """
-    atexit.register(_part)
 
+    def part() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
-def _part() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    atexit.register(part)
 
 
 def shard_model(model: nn.Module, device: torch.device, processes: int) -> None:

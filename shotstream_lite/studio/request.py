@@ -94,20 +94,12 @@ def switched(pipeline: ShotStreamPipeline, switches: Any) -> dict[str, Any] | No
         changes["phase"] = 0.0
     if is_whole(switches.get("budget")):
         changes["budget"] = max(1, min(switches["budget"], MAX_BUDGET))
-    if is_whole(switches.get("steps")) and 1 <= switches["steps"] <= MAX_STEPS:
-        changes["steps"] = list(steps_of(switches["steps"], settings))
-    if isinstance(switches.get("weights"), str):
-        changes["weights"] = switches["weights"]
-    own = {**{key: getattr(settings, key) for key in changes if key != "weights"}, "weights": pipeline.weights}
-    own["steps"] = list(settings.steps)
-    return {key: value for key, value in changes.items() if value != own[key]}
-
-
-def steps_of(count: int, settings: StreamSettings) -> tuple[float, ...]:
-    """So many denoising steps: the model's own if it has as many, else evenly spread."""
-    if count == len(settings.steps):
-        return settings.steps
-    return tuple(round(1000 * (count - i) / count, 1) for i in range(count))
+    count = switches.get("steps")
+    if is_whole(count) and 1 <= count <= MAX_STEPS and count != len(settings.steps):  # if as many, the model's own
+        changes["steps"] = [round(1000 * (count - i) / count, 1) for i in range(count)]
+    differs = settings.changes(settings.changed(changes))
+    weights = switches.get("weights")
+    return differs | ({"weights": weights} if isinstance(weights, str) and weights != pipeline.weights else {})
 
 
 def read_story(text: Any, settings: StreamSettings, name: str = "story") -> Story:
