@@ -107,6 +107,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(web, sessions, monkeypatch):
         (f"/stories/{opened}/shots", {"caption": "x", "frames": 401}, 422, "trained on 13"),
         (f"/stories/{opened}/shots", {"caption": "x " * 400}, 422, "shorten it"),
         (f"/stories/{opened}/shots/1/retake", {}, 422, "there is no shot 1"),
+        (f"/stories/{opened}/shots/1/retake", {"frames": 0}, 422, "frames is 0"),
         (f"/stories/{opened}/turn", {"caption": "x"}, 422, "No shot plays"),
         ("/stories/nobody/shots", {"caption": "x"}, 404, "no such story"),
         ("/stories", {"global_caption": "x" * guard.MAX_BODY}, 400, "body"),

@@ -52,11 +52,6 @@ def application(sessions: Sessions) -> Any:
             session.outbox.clear()
         return session
 
-    def length(session: Session, frames: int | None) -> int:
-        check_frames(frames, "frames")
-        request.check_length(frames, session.settings, "frames")
-        return frames or session.settings.shot_frames
-
     @app.get("/", include_in_schema=False)
     def root() -> RedirectResponse:
         return RedirectResponse("/docs")
@@ -89,10 +84,11 @@ def application(sessions: Sessions) -> Any:
     ) -> dict[str, int]:
         """Asks for one more shot; it is made when those before it are. Returns its take."""
         session = of(story)
+        check_frames(frames, "frames")
         with session.requests:
             wishes = request.switched(session.pipeline, switches)
-            caption_of_all = session.project.version.caption
-            session.shoot(caption_of_all, caption, length(session, frames), request.seed_of(seed), wishes)
+            about, frames = session.project.version.caption, frames or session.settings.shot_frames
+            session.shoot(about, caption, frames, request.seed_of(seed), wishes)
             return {"take": session.project.version.strips[-1].take.id}
 
     @app.post("/stories/{story}/shots/{number}/retake", status_code=202)
@@ -105,8 +101,9 @@ def application(sessions: Sessions) -> Any:
     ) -> dict[str, int]:
         """Asks for shot `number` (from 1) once more. Earlier shots stay; later ones stay as they are, out of date."""
         session = of(story)
+        check_frames(frames, "frames")
         with session.requests:
-            session.retake(number, caption, request.seed_of(seed), length(session, frames) if frames else None)
+            session.retake(number, caption, request.seed_of(seed), frames)
             return {"take": session.project.version.strips[number - 1].takes[-1].id}
 
     @app.post("/stories/{story}/turn")
