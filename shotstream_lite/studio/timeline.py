@@ -292,43 +292,36 @@ def load(text: Any, pipeline: ShotStreamPipeline, reel: Reel, name: str = "story
         pictures = tuple(picture(one.png, one.caption, settings, reel) for one in story.remembered[:MAX_PICTURES])
         return Project((Version("A", story.global_caption, strips, pictures, dict(story.settings)),))
     try:
-        takes: list[Take] = []
-        for one in data["takes"]:
+        takes: dict[int, Take] = {}  # by their numbers, of which a list would take negative ones
+        for number, one in enumerate(data["takes"]):
             turns = tuple(CaptionChange(turn["frame"], turn["caption"]) for turn in one.get("turns", ()))
             shot = Shot(one["caption"], one.get("frames"), one.get("seed"), turns, one.get("settings", {}))
-            check_shot(shot, f"take {len(takes) + 1}")
-            request.check_limits(shot, story.settings, settings, f"take {len(takes) + 1}")
-            past = tuple(takes[index] for index in map(_index, one["past"]))
+            check_shot(shot, f"take {number + 1}")
+            request.check_limits(shot, story.settings, settings, f"take {number + 1}")
+            past = tuple(takes[index] for index in one["past"])
             if "picture" in one:
-                takes.append(picture(b64decode(one["picture"]), shot.caption, settings, reel))
+                takes[number] = picture(b64decode(one["picture"]), shot.caption, settings, reel)
             else:
-                takes.append(Take(shot, past, str(one.get("note", ""))[:80]))
+                takes[number] = Take(shot, past, str(one.get("note", ""))[:80])
         versions = []
         for one, label in zip(data["versions"], "AB", strict=False):
             check_caption(one["global_caption"], "global_caption")
             strips = []
             for indices, chosen in zip(one["strips"], one["chosen"], strict=True):
                 if indices:
-                    stack = tuple(takes[index] for index in map(_index, indices))[: request.MAX_TAKES]
+                    stack = tuple(takes[index] for index in indices)[: request.MAX_TAKES]
                     strips.append(Strip(stack, indices.index(chosen) if chosen in indices else 0))
-            shown = tuple(takes[index] for index in map(_index, one.get("pictures", ())))[:MAX_PICTURES]
+            shown = tuple(takes[index] for index in one.get("pictures", ()))[:MAX_PICTURES]
             version = Version(label, one["global_caption"], (), shown, dict(story.settings))
             versions.append(version.with_strips(strips))
         most = request.MAX_SHOTS * 3
         if not versions or len(takes) > most:
             raise StoryError(f"holds no version, or more than {most} takes")
-        current = _index(data["current"])
-        return Project(tuple(versions), current if current < len(versions) else 0)
+        return Project(tuple(versions), data["current"] if data["current"] in range(len(versions)) else 0)
     except StoryError as error:
         raise StoryError(f"{name}: studio: {error}") from None
-    except (TypeError, KeyError, ValueError, IndexError, AttributeError):  # binascii's own is a ValueError
+    except (TypeError, KeyError, ValueError, AttributeError):  # binascii's own is a ValueError
         raise StoryError(f"{name}: studio is not what the page saved: remove that key, and the story is told") from None
-
-
-def _index(value: Any) -> int:
-    if not is_whole(value) or value < 0:
-        raise IndexError
-    return value
 
 
 def everything(project: Project) -> list[Take]:
