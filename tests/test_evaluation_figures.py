@@ -209,6 +209,7 @@ def test_a_contact_sheet_has_a_row_a_shot_and_a_block_a_teller():
         (["--weights", "student@budget"], "is no setting"),
         (["--weights", "student", "student"], "names student twice"),
         (["--films", "nowhere"], "--films nowhere: is no folder"),
+        (["--sentences", "1", "--weights", "student", "teacher"], "--sentences measures one model"),
     ],
 )
 def test_bad_wishes_end_in_one_line(wrong, says, capsys, tmp_path, monkeypatch):

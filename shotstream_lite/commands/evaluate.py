@@ -60,6 +60,8 @@ class Evaluate:
             raise StoryError(f"--seed is {self.seed}: write a whole number from 0 to {MAX_SEED}")
         if not self.weights:
             raise StoryError("--weights names nothing: name whose films to measure, such as student")
+        if self.sentences and len(self.weights) > 1:
+            raise StoryError(f"--sentences measures one model, --weights names {len(self.weights)}: name one")
         if self.json:
             check_report_path(self.json)
         check_installed("to evaluate", "scenedetect")
@@ -68,24 +70,22 @@ class Evaluate:
 
             result = run_on_films(self.films, self.dino, self.clip)
         elif self.sentences:
-            from shotstream_lite.evaluation import sentences
             from shotstream_lite.evaluation.films import check_size
             from shotstream_lite.evaluation.run import model_specs
+            from shotstream_lite.evaluation.sentences import evaluate_sentences
             from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
 
             spec = model_specs(self.weights, self.preset)[0]
             pipeline = spec.pipeline("cpu")
             check_size({spec.name: (pipeline.settings.height, pipeline.settings.width)})
-            result = sentences.evaluate_sentences(pipeline, load_probe(PROBE_FILE), self.sentences)
+            result = evaluate_sentences(pipeline, load_probe(PROBE_FILE), self.sentences)
         else:
             from shotstream_lite.evaluation.report import evaluate
             from shotstream_lite.evaluation.run import Evaluation, model_specs
 
             who = model_specs(self.weights, self.preset)
-            options = {
-                name: getattr(self, name) for name in ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
-            }
-            result = evaluate(Evaluation(who, **options))
+            names = ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
+            result = evaluate(Evaluation(who, **{name: getattr(self, name) for name in names}))
         if result is None:  # one of several processes; the first one reports
             return 0
         figures, table = result
