@@ -4,7 +4,7 @@ import math
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -61,7 +61,7 @@ def _encoder() -> tuple[str, dict[str, str]]:
     raise FilmError("this PyAV has no H.264 encoder: pip install --force-reinstall --only-binary av av")
 
 
-class FilmWriter:
+class FilmWriter(AbstractContextManager):
     """Writes a film as its frames come; use as a context manager.
 
     The film grows in a file of its own beside `path` and takes the name when the block ends. If the block is left by
@@ -88,9 +88,6 @@ class FilmWriter:
         self.frames_written = 0
         self._part: Part | None = None
         self._container: Any = None
-
-    def __enter__(self) -> "FilmWriter":
-        return self
 
     def write(self, frames: np.ndarray) -> None:
         """Appends uint8 frames [f, H, W, 3]; the first ones settle the size. Raises FilmError."""

@@ -293,9 +293,7 @@ class TeacherPipeline(ShotStreamPipeline):
         seed: int,
         length: int,
         settings: StreamSettings,
-        before: Before | None = None,
-        after: After | None = None,
-        again: Again | None = None,
+        *_: Before | After | Again | None,
     ) -> Iterator[Tensor]:
         """The whole shot in one piece, [1, channels, length, h, w]; it reads its first caption, and nobody looks on."""
         cond = self.conditioning(captions, self.context(past, settings, captions), length, settings)

@@ -112,8 +112,7 @@ class Tell:
         from shotstream_lite.subtitles import write_captions
 
         shots = session.script
-        _name_unknown_words(pipeline, session)
-        _name_long_shots(pipeline, session)
+        _warn(pipeline, session)
         for part in remove_left(path):
             _say(f"{part}: left by a command that was killed, removed")
         total = sum(shot.frames or session.settings.shot_frames for shot in shots)
@@ -223,8 +222,12 @@ class Tell:
         return {name: value for name, value in wishes.items() if value is not None}
 
 
-def _name_long_shots(pipeline: "ShotStreamPipeline", session: "StorySession") -> None:
-    """Says so if a shot is longer than any the model was trained on."""
+def _warn(pipeline: "ShotStreamPipeline", session: "StorySession") -> None:
+    """Names the words that the model does not know, and the shots that are longer than any it was trained on."""
+    text = " ".join([session.story.global_caption, *(shot.caption for shot in session.script)])
+    for word, near in pipeline.text.unknown_words(text):
+        mean = f", did you mean {' or '.join(near)}?" if near else ""
+        _say(f"the model does not know the word {word!r}{mean}")
     most = pipeline.settings.longest_shot
     lengths = [shot.frames or session.settings.shot_frames for shot in session.script]
     for number, frames in enumerate(lengths, start=1):
@@ -235,10 +238,3 @@ def _name_long_shots(pipeline: "ShotStreamPipeline", session: "StorySession") ->
 def _say(what: object) -> bool:
     print(f"shotstream: {what}", file=sys.stderr)
     return True
-
-
-def _name_unknown_words(pipeline: "ShotStreamPipeline", session: "StorySession") -> None:
-    text = " ".join([session.story.global_caption, *(shot.caption for shot in session.script)])
-    for word, near in pipeline.text.unknown_words(text):
-        mean = f", did you mean {' or '.join(near)}?" if near else ""
-        _say(f"the model does not know the word {word!r}{mean}")

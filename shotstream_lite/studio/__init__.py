@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from shotstream_lite.studio.sessions import Sessions, open_sessions
 __all__ = ["Studio", "build", "launch"]
 
 
-class Studio:
+class Studio(AbstractContextManager):
     """A page that is open. `close` ends it: its thread, its sessions, and the models if nobody else holds them.
 
     Attributes:
@@ -41,9 +42,6 @@ class Studio:
             print()
         finally:
             self.close()
-
-    def __enter__(self) -> "Studio":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

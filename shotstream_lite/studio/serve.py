@@ -87,8 +87,8 @@ def application(sessions: Sessions) -> Any:
         check_frames(frames, "frames")
         with session.requests:
             wishes = request.switched(session.pipeline, switches)
-            about, frames = session.project.version.caption, frames or session.settings.shot_frames
-            session.shoot(about, caption, frames, request.seed_of(seed), wishes)
+            frames = frames or session.settings.shot_frames
+            session.shoot(None, caption, frames, request.seed_of(seed), wishes)
             return {"take": session.project.version.strips[-1].take.id}
 
     @app.post("/stories/{story}/shots/{number}/retake", status_code=202)
@@ -181,13 +181,7 @@ def protected(sessions: Sessions, hosts: Sequence[str] = (), auth: str | None = 
 
 
 def serve(
-    preset: str | Path = "toybox",
-    weights: str = "student",
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    hosts: Sequence[str] = (),
-    auth: str | None = None,
+    preset: str | Path, weights: str, *, host: str, port: int | None, hosts: Sequence[str], auth: str | None
 ) -> None:
     """Serves until Ctrl-C. Arguments as of `studio.launch`. Raises StoryError, CheckpointError."""
     name_and_password(auth)
@@ -198,8 +192,7 @@ def serve(
     except ImportError:
         raise StoryError("serve needs FastAPI: pip install 'shotstream_lite[serve]'") from None
     host = host.strip("[]")  # of an IPv6 address
-    listener = listen(host, port)
-    with listener:
+    with listen(host, port) as listener:
         sessions = open_sessions(preset, weights)
         app = protected(sessions, (*hosts, host), auth)
         named = f"[{host}]" if ":" in host else host

@@ -31,7 +31,7 @@ class Session(Production):
 
     def shoot(
         self,
-        story: str,
+        story: str | None,
         caption: str,
         frames: int | None = None,
         seed: int | None = None,
@@ -42,6 +42,7 @@ class Session(Production):
         """Queues one more shot at the end, or before strip `before` (from 1). True if it ends one that rolls.
 
         Args:
+            story: what holds for all shots, None for what was said already; after the first shot nobody reads it.
             frames: None to roll on until somebody cuts.
             seen: (take, frames) the visitor has seen; a shot that rolls on ends there.
         """
