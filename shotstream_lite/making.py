@@ -27,6 +27,7 @@ class Making(Iterator[np.ndarray]):
 
     Args:
         story: ends with the shot to be made; the turns it has from an earlier telling are made again.
+        number: the shot's, for complaints; `story` may begin with pictures of one's own, which are no shots.
         finish: called with the take and all its frames when it is through; not when it is left early.
         keep: how many of the frames are handed out and kept; None for all.
         directed: a chunk may be made anew, see `turn`; what the decoder remembers is then kept once more.
@@ -47,11 +48,12 @@ class Making(Iterator[np.ndarray]):
         self,
         pipeline: ShotStreamPipeline,
         story: Story,
+        number: int,
         past: Sequence[Footage],
         settings: StreamSettings,
         finish: Callable[["Making", np.ndarray], None],
-        keep: int | None = None,
-        directed: bool = False,
+        keep: int | None,
+        directed: bool,
     ) -> None:
         self.shot: Shot = story.shots[-1]
         self.settings = settings
@@ -59,7 +61,7 @@ class Making(Iterator[np.ndarray]):
         self.measuring = False
         self.shares: Tensor | None = None
         self.first_frame_seconds = self.seconds = self.model_seconds = 0.0
-        self._pipeline, self._story, self._finish = pipeline, story, finish
+        self._pipeline, self._story, self._number, self._finish = pipeline, story, number, finish
         self._planned, self._turned = list(self.shot.turns), []
         self._wanted: str | None = None
         self._redo: str | None = None
@@ -103,7 +105,7 @@ class Making(Iterator[np.ndarray]):
             The first frame that is made with the new caption; None, and nothing changes, if the last chunk is begun.
         """
         check_caption(caption, "the new caption")
-        self._pipeline.text.check(self._lines(caption)[-1:], first=len(self._story.shots))
+        self._pipeline.text.check(self._lines(caption)[-1:], first=self._number)
         with self._directing:
             first = self._start(self._chunk)
             if self._may_redo and seen is not None and self._chunk is not None and seen <= first:

@@ -227,13 +227,14 @@ class StorySession:
             self.script = self.script[1:]
 
     def _tell(self, past: tuple[ToldShot, ...], shot: Shot) -> Making:
-        name = f"shot{len(past) + 1}"
+        number = len(past) + 1
+        name = f"shot{number}"
         check_shot(shot, name)
         weights, settings = self._of_one_shot(shot.settings, name)
         before = (*self.remembered, *past)
         story = replace(self._plan, shots=(*(told.shot for told in before), shot))
         for line in every_line(captions(story, len(before))[-1]):
-            self.pipeline.text.check([line], first=len(past) + 1)
+            self.pipeline.text.check([line], first=number)
         told = self.shots
         pipeline = self.pipeline if weights is None else self.pipeline.with_weights(weights)
 
@@ -248,7 +249,8 @@ class StorySession:
         keep = shot.settings.get("keep")
         if keep is not None and (not is_whole(keep) or not 1 <= keep <= shot.frames):
             raise StoryError(f"settings of {name}: keep is {keep!r}: write how many of its {shot.frames} frames stay")
-        return Making(pipeline, story, [told.footage for told in before], settings, finish, keep, self.directed)
+        footage = [told.footage for told in before]
+        return Making(pipeline, story, number, footage, settings, finish, keep, self.directed)
 
     def _of_one_shot(self, changes: Mapping[str, Any], name: str) -> tuple[str | None, StreamSettings]:
         """Whose weights tell the shot called `name` (None: the session's), and how; nothing is loaded yet.

@@ -566,5 +566,7 @@ def test_a_picture_of_ones_own_is_remembered_with_its_caption_and_saved(pipeline
         session.remember(b"PNG", LINES[0])
     with pytest.raises(StoryError, match="caption is empty"):
         session.remember(write_picture(frame), " ")
+    with pytest.raises(StoryError, match="global_caption with shot3 has .* tokens"):  # pictures do not count
+        session.next_shot(LINES[0], frames=5).turn("red " * 80)
     with pytest.raises(StoryError, match="remembered: write a list"):
         parse_story(json.dumps({"global_caption": GLOBAL, "shot1": LINES[0], "remembered": [{"caption": "A hat."}]}))
