@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from shotstream_lite.cache import CaptionKeys, ShotCache
+from shotstream_lite.cache import ShotCache
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, add_noise, to_clean
 from shotstream_lite.rope import rope_table
@@ -35,42 +35,31 @@ def begin_shot(transformer: ShotStreamTransformer, cond: Conditioning, budget: i
 
     Raises ValueError if there are more context frames than `budget`.
     """
-    batch, _, remembered, height, width = cond.context.shape
+    batch, channels, remembered, height, width = cond.context.shape
     if remembered > budget:
         raise ValueError(f"{remembered} context frames do not fit a budget of {budget}")
+    config, device = transformer.config, cond.context.device
     positions = torch.cat((torch.arange(remembered, device="cpu"), budget + torch.arange(cond.frames, device="cpu")))
-    grid, head_dim = transformer.token_grid(height, width), transformer.config.attention_head_dim
-    table = rope_table(positions, cond.shot_ids, *grid, head_dim, cond.phase, cond.context.device)
+    grid, head_dim = transformer.token_grid(height, width), config.attention_head_dim
+    table = rope_table(positions, cond.shot_ids, *grid, head_dim, cond.phase, device)
     keys = transformer.caption_keys(cond.captions)
-    reads = torch.atleast_2d(cond.reads).to(cond.context.device, torch.long).expand(batch, len(positions))
-    cache = empty_cache(transformer, cond.context, cond.frames, table, keys.only(reads[:, -1]))
+    reads = torch.atleast_2d(cond.reads).to(device, torch.long).expand(batch, len(positions))
+    own = keys.only(reads[:, -1])
+    size = (batch, config.num_attention_heads, table.shape[1], head_dim)
+    room = partial(torch.empty, size, dtype=transformer.dtype, device=device)
+    cache = ShotCache(
+        keys=[room() for _ in transformer.blocks],
+        values=[room() for _ in transformer.blocks],
+        captions=own,
+        table=table,
+        latent_shape=(batch, channels, height, width),
+        context_frames=remembered,
+        shot_frames=cond.frames,
+    )
     if remembered:
         theirs = reads[:, :remembered] if len(keys) > 1 else None
         transformer.context(replace(cache, only_writes=True), cond.context, keys, theirs)
     return cache
-
-
-def empty_cache(
-    transformer: ShotStreamTransformer,
-    context: Tensor,
-    shot_frames: int,
-    table: Tensor,
-    captions: CaptionKeys,
-) -> ShotCache:
-    """Room for a context like the given one and for the shot, nothing written yet."""
-    batch, channels, frames, height, width = context.shape
-    config = transformer.config
-    size = (batch, config.num_attention_heads, table.shape[1], config.attention_head_dim)
-    room = partial(torch.empty, size, dtype=transformer.patch_embedding.weight.dtype, device=context.device)
-    return ShotCache(
-        keys=[room() for _ in transformer.blocks],
-        values=[room() for _ in transformer.blocks],
-        captions=captions,
-        table=table,
-        latent_shape=(batch, channels, height, width),
-        context_frames=frames,
-        shot_frames=shot_frames,
-    )
 
 
 def chunk_sizes(latents: int, chunk: int) -> list[int]:
