@@ -118,8 +118,12 @@ class StreamDecoder:
         """
         mean, deviation = _normalisation(self.vae)
         latents = latents.to(mean) * deviation + mean
+        pixels = []
         # One latent a call: several at once are no faster on a CPU and differ in the last bits.
-        pixels = torch.cat([self._decode_one(z) for z in self.vae.post_quant_conv(latents).split(1, dim=2)], 2)
+        for latent in self.vae.post_quant_conv(latents).split(1, dim=2):
+            first = self._features[0] is None
+            pixels.append(self.vae.decoder(latent, feat_cache=self._features, feat_idx=[0], first_chunk=first))
+        pixels = torch.cat(pixels, dim=2)
         if self.vae.config.patch_size is not None:
             pixels = unpatchify(pixels, self.vae.config.patch_size)
         return pixels.clamp(-1, 1)
@@ -135,10 +139,6 @@ class StreamDecoder:
     def move_features(self, device: torch.device | str) -> None:
         """Takes what is remembered to another device."""
         self._features = [f.to(device) if isinstance(f, Tensor) else f for f in self._features]
-
-    def _decode_one(self, latent: Tensor) -> Tensor:
-        first = self._features[0] is None
-        return self.vae.decoder(latent, feat_cache=self._features, feat_idx=[0], first_chunk=first)
 
 
 class TiledStreamDecoder:

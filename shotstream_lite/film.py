@@ -96,7 +96,14 @@ class FilmWriter(AbstractContextManager):
             raise FilmError(f"{self.path}: frames must be uint8 [f, H, W, 3], not {frames.dtype} {frames.shape}")
         with _writing(self.path):
             for frame in frames:
-                self._write_one(frame)
+                if self._container is None:
+                    self._open(*frame.shape[:2])
+                frame = frame.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+                if frame.shape[:2] != (self._stream.height, self._stream.width):
+                    size = f"{self._stream.height // self._scale} x {self._stream.width // self._scale}"
+                    raise FilmError(f"{self.path}: all frames must be {size} like the first: start another film")
+                _add(self._container, self._stream, frame, self.frames_written)
+                self.frames_written += 1
 
     def close(self) -> None:
         """Finishes the film and gives it its name. Nothing happens if no frame was written."""
@@ -144,16 +151,6 @@ class FilmWriter(AbstractContextManager):
             raise type(error)(f"{error}; {self.path} holds what is finished") from None
         if kind is None:
             raise error
-
-    def _write_one(self, frame: np.ndarray) -> None:
-        if self._container is None:
-            self._open(*frame.shape[:2])
-        frame = frame.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
-        if frame.shape[:2] != (self._stream.height, self._stream.width):
-            size = f"{self._stream.height // self._scale} x {self._stream.width // self._scale}"
-            raise FilmError(f"{self.path}: all frames must be {size} like the first: start another film")
-        _add(self._container, self._stream, frame, self.frames_written)
-        self.frames_written += 1
 
     def _open(self, height: int, width: int) -> None:
         self._scale = self.scale or default_scale(height, width)
