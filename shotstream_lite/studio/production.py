@@ -126,7 +126,7 @@ class Production:
         self.outbox.put({"kind": "notice", "text": text, "tone": tone})
 
     def told_place(self, place: int | None, seconds: float | None) -> None:
-        """See `worker.Client`."""
+        """Learns how many are before it in line, and about how long they take; 0 is its turn, None is not in line."""
         told = {"kind": "place", "place": place, "seconds": seconds}
         if told != self._place:
             self._place = told
@@ -161,7 +161,7 @@ class Production:
     # The work, on the worker's thread
 
     def work(self, hurried: Callable[[], bool]) -> bool:
-        """Makes the next take of the queue; see `worker.Client`."""
+        """Makes the next take of the queue; `hurried` says whether others wait. True: has another one to make."""
         with self._lock:
             if not self._may_work():
                 return False

@@ -4,21 +4,13 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from shotstream_lite.pipeline import ShotStreamPipeline
 
-
-class Client(Protocol):
-    """Who may stand in line."""
-
-    def work(self, hurried: Callable[[], bool]) -> bool:
-        """Makes one shot on the worker's thread; `hurried` says whether others wait. True: has another one to make."""
-
-    def told_place(self, place: int | None, seconds: float | None) -> None:
-        """Learns how many are before it, and about how long they take; 0 is its turn, None is not in line."""
+if TYPE_CHECKING:
+    from shotstream_lite.studio.production import Production
 
 
 class Worker:
@@ -26,7 +18,7 @@ class Worker:
 
     def __init__(self, pipeline: ShotStreamPipeline) -> None:
         self.pipeline: ShotStreamPipeline | None = pipeline
-        self._line: deque[Client] = deque()
+        self._line: deque[Production] = deque()
         self._changed = threading.Condition()
         self._again = False  # who is served has asked for another turn meanwhile
         self._closed = False
@@ -34,7 +26,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="studio worker", daemon=True)
         self._thread.start()
 
-    def join(self, client: Client) -> None:
+    def join(self, client: "Production") -> None:
         """Goes to the end of the line; nothing changes for who stands there already."""
         with self._changed:
             if client in self._line:
@@ -44,7 +36,7 @@ class Worker:
             self._changed.notify_all()
         self._tell_places()
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: "Production") -> None:
         """Steps out of the line, unless it is its turn: then the shot has to be stopped."""
         with self._changed:
             if client not in list(self._line)[1:]:
