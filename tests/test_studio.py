@@ -411,6 +411,10 @@ def test_a_picture_is_remembered_forgotten_and_saved(sessions, page):
     other.act("load", text=json.dumps(without))
     other.idle()
     assert other.prints == page.prints
+    page.act("shoot", story=STORY, caption=LINES[2], seconds=None)
+    page.until(lambda: page.story["making"], asking=False)
+    assert "global_caption with shot3 has" in page.ask("turn", caption="red " * 100)["error"]  # pictures do not count
+    page.act("undo")
     page.act("forget", take=page.story["versions"][0]["pictures"][0])
     page.idle()
     assert page.stale == [True, True]

@@ -203,7 +203,8 @@ class Production:
         seed = self._new_seed() if shot.seed is None else shot.seed
         session = StorySession(self.pipeline, version.caption, 0, version.settings, self._reel)
         session.directed = True
-        session.shots = tuple(one.told for one in take.past)
+        session.remembered = tuple(one.told for one in take.past if one.picture)
+        session.shots = tuple(one.told for one in take.past if not one.picture)
         making = session.next_shot(shot.caption, frames, seed, shot.turns, shot.settings)
         making.measuring = True
         take.shot = making.shot
