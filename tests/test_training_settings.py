@@ -379,17 +379,15 @@ def test_the_papers_recipe_fits_eight_gpus_of_80_gb_and_one(tmp_path, monkeypatc
     many parts do."""
     counted: dict[tuple, int] = {}  # an update's bytes do not depend on who else is at work
 
-    def once(count):
-        def of(model, config, films, samples):
-            key = (count, type(config), model.transformer.config.num_layers, samples)
-            if key not in counted:
-                counted[key] = count(model, config, films, samples)
-            return counted[key]
+    count = memory._updates
 
-        return of
+    def once(model, config, films, samples):
+        key = (type(config), model.transformer.config.num_layers, samples)
+        if key not in counted:
+            counted[key] = count(model, config, films, samples)
+        return counted[key]
 
-    for name in ("_teacher", "_paths", "_causal_init", "_student", "_critic"):
-        monkeypatch.setattr(memory, name, once(getattr(memory, name)))
+    monkeypatch.setattr(memory, "_updates", once)
     for name in ("teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"):
         config = dataclasses.replace(configs("wan-1.3b")[name], out=tmp_path, start=PRESETS["wan-1.3b"])
         for processes in (1, 8):
