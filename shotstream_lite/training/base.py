@@ -118,7 +118,8 @@ def train_base(config: BaseConfig, films: Films) -> None:
             seen = heads.loss(origins)
             weight = config.align * fading(step, config.align_steps)
             loss, metrics["loss_seen"] = loss + weight * seen, seen.item()
-        return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
+        _, norm = run.descend(optimizer, loss, step)
+        return metrics | {"grad_norm": norm}
 
     def save() -> None:
         save_model(transformer, config.out / "base", run.main)

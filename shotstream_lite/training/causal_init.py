@@ -4,7 +4,6 @@ One masked joint pass over [context | shot] stands for the chunk-by-chunk rollou
 the chunks before it and itself, and has its own noise level.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,27 +118,16 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
         return batch, trajectory, draws.index(len(sigmas), trajectory.shape[3])
 
     def train_step(step: int) -> dict[str, float]:
-        parts, values = [drawn(draws) for draws in run.draws(step).split(config.accumulate)], []
+        parts = [drawn(draws) for draws in run.draws(step).split(config.accumulate)]
         noisy = sum((sigmas[chunk_levels(levels, config.chunk)] > 0).sum() for *_, levels in parts)
         frames = run.mean(noisy.float().to(run.device))
 
-        def losses() -> Iterator[Tensor]:
-            for batch, trajectory, levels in parts:
-                loss = causal_init_loss(
-                    transformer,
-                    trajectory,
-                    levels,
-                    sigmas,
-                    batch.conditioning(text(batch.captions), config.phase),
-                    table,
-                    config.chunk,
-                    frames,
-                )
-                values.append(loss.item())
-                yield loss
+        def loss_on(batch: NextShotBatch, trajectory: Tensor, levels: Tensor) -> Tensor:
+            cond = batch.conditioning(text(batch.captions), config.phase)
+            return causal_init_loss(transformer, trajectory, levels, sigmas, cond, table, config.chunk, frames)
 
-        norm = run.descend(optimizer, losses(), step)
-        return {"loss": sum(values), "grad_norm": norm}
+        loss, norm = run.descend(optimizer, (loss_on(*part) for part in parts), step)
+        return {"loss": loss, "grad_norm": norm}
 
     run.steps(
         train_step,

@@ -84,7 +84,7 @@ class Distillation:
 
     def update(self, step: int, batch: NextShotBatch, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         """The student's shots for a batch, made before the update they serve for, and metrics."""
-        config, shots, values = self.config, [], []
+        config, shots = self.config, []
         updates_student = step % (config.critic_updates + 1) == config.critic_updates
 
         def losses() -> Iterator[Tensor]:
@@ -94,30 +94,23 @@ class Distillation:
                 with torch.set_grad_enabled(updates_student):
                     made = self.rollout(some, cond, source)
                 shots.append(made.detach())
-                loss = (self._student_loss if updates_student else self._critic_loss)(made, cond, source)
-                share = len(source) / len(draws)
-                values.append(share * loss.item())
-                yield share * loss
+                yield self._loss(made, cond, source, updates_student) * (len(source) / len(draws))
 
         if updates_student:
-            norm = self.run.descend(self.optimizer, losses(), step)
-            return torch.cat(shots), {"generator": sum(values), "grad_norm": norm}
-        self.run.descend(self.critic, losses(), step, config.critic_lr, config.critic_clip)
-        return torch.cat(shots), {"critic": sum(values), "std": torch.cat(shots).std().item()}
+            loss, norm = self.run.descend(self.optimizer, losses(), step)
+            return torch.cat(shots), {"generator": loss, "grad_norm": norm}
+        loss, _ = self.run.descend(self.critic, losses(), step, config.critic_lr, config.critic_clip)
+        return torch.cat(shots), {"critic": loss, "std": torch.cat(shots).std().item()}
 
-    def _student_loss(self, shots: Tensor, cond: Conditioning, draws: Draws) -> Tensor:
+    def _loss(self, shots: Tensor, cond: Conditioning, draws: Draws, of_student: bool) -> Tensor:
+        noise, rows = draws.normal(*shots.shape[1:]), draws.index(len(self.table.sigmas))
+        if not of_student:
+            return fake_score_loss(shots, self.fake, noise, rows, cond, self.table)
         strengths = {"guidance": self.config.guidance, "memory_guidance": self.config.memory_guidance}
         negative = self.config.negative_caption
         uncond = cond.unconditional(None if negative is None else self.text([[negative]] * len(shots)))
-        models = self.real, self.fake
-        return generator_loss(shots, *models, *self._drawn(shots, draws), cond, uncond, table=self.table, **strengths)
-
-    def _critic_loss(self, shots: Tensor, cond: Conditioning, draws: Draws) -> Tensor:
-        return fake_score_loss(shots, self.fake, *self._drawn(shots, draws), cond, self.table)
-
-    def _drawn(self, shots: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The noise on the shots that are scored, and the table's rows that say how much."""
-        return draws.normal(*shots.shape[1:]), draws.index(len(self.table.sigmas))
+        scores = (self.real, self.fake, noise, rows, cond, uncond)
+        return generator_loss(shots, *scores, table=self.table, **strengths)
 
     def rollout(self, batch: NextShotBatch, cond: Conditioning, draws: Draws) -> Tensor:
         """The student's own shots for a batch, all stopped at one random step. Shape: [B, C, F, H, W]."""

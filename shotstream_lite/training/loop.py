@@ -48,23 +48,28 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: 
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def descend(optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor], lr: float, clip: float = 1.0) -> float:
+def descend(
+    optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor], lr: float, clip: float = 1.0
+) -> tuple[float, float]:
     """One optimizer step down the mean of all processes' losses, gradients clipped to norm `clip`.
 
     Of several losses, which may be made one by one, the gradients add up, and only one has to fit into memory. A
-    parameter group may scale the learning rate. Returns the gradients' norm before clipping.
+    parameter group may scale the learning rate. Returns the sum of this process's losses, and the gradients' norm
+    before clipping.
     """
+    whole = 0.0
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
     for loss in [losses] if isinstance(losses, Tensor) else losses:
         loss.backward()
+        whole += loss.item()
     if torch.distributed.is_initialized():
         _average([p.grad for p in parameters if p.grad is not None])
     norm = clip_gradients(parameters, clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)  # of two models that learn in turn one holds gradients at a time
-    return norm
+    return whole, norm
 
 
 def _average(gradients: list[Tensor]) -> None:
@@ -210,7 +215,7 @@ class Run:
         step: int,
         peak: float | None = None,
         clip: float | None = None,
-    ) -> float:
+    ) -> tuple[float, float]:
         """`descend` by the configuration: its schedule up to `peak` (by default its `lr`), and its `clip`."""
         config = self.config
         peak, clip = config.lr if peak is None else peak, config.clip if clip is None else clip

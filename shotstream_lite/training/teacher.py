@@ -128,24 +128,23 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
         return [flow, *(heads.loss(batch.origins, config.budget) for heads in align)]
 
     def train_step(step: int) -> dict[str, float]:
-        parts = [(draws, 0) for draws in run.draws(step).split(config.accumulate)]
+        sorts = {"loss": (run.draws(step), 0)}
         if config.image_batch:
-            images = run.draws(OTHERS + step, config.image_batch)
-            parts += [(draws, config.looks) for draws in images.split(config.accumulate)]
+            sorts["loss_image"] = run.draws(OTHERS + step, config.image_batch), config.looks
         metrics: dict[str, float] = defaultdict(float)
 
         def losses() -> Iterator[Tensor]:
-            for draws, looks in parts:
-                name, whole = ("loss_image", config.image_batch) if looks else ("loss", config.batch)
-                share = len(draws) * run.processes / whole
-                loss, *seen = losses_on(draws, looks)
-                metrics[name] += share * loss.item()
-                for extra in seen:
-                    metrics[f"{name}_seen"] += share * extra.item()
-                    loss = loss + config.align * fading(step, config.align_steps) * extra
-                yield share * loss
+            for name, (whole, looks) in sorts.items():
+                for draws in whole.split(config.accumulate):
+                    share = len(draws) / len(whole)
+                    loss, *seen = losses_on(draws, looks)
+                    metrics[name] += share * loss.item()
+                    for extra in seen:
+                        metrics[f"{name}_seen"] += share * extra.item()
+                        loss = loss + config.align * fading(step, config.align_steps) * extra
+                    yield share * loss
 
-        norm = run.descend(optimizer, losses(), step)
+        _, norm = run.descend(optimizer, losses(), step)
         return metrics | {"grad_norm": norm}
 
     def save() -> None:
