@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from shotstream_lite.errors import CheckpointError
+from shotstream_lite.errors import CheckpointError, reason
 from shotstream_lite.text import tokenize
 
 BATCH = 32
@@ -37,7 +37,7 @@ class Encoder:
             self.model = AutoModel.from_pretrained(self.name, **self.options)
             self.processor = AutoImageProcessor.from_pretrained(self.name, **self.options)
         except Exception as error:  # transformers raises whatever it meets on the way
-            raise CheckpointError(f"{name}: no encoder can be loaded ({_line(error)}): check the name") from None
+            raise CheckpointError(f"{name}: no encoder can be loaded ({reason(error)}): check the name") from None
         self.model.eval().requires_grad_(False).to(self.device)
 
     def pixels(self, frames: np.ndarray) -> Tensor:
@@ -51,13 +51,9 @@ class ImageEncoder(Encoder):
     @torch.inference_mode()
     def frames(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, 3] to float [n, features]."""
-        parts = [self._features(self.pixels(frames[i : i + BATCH])) for i in range(0, len(frames), BATCH)]
-        return torch.cat(parts).float().cpu().numpy()
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        if hasattr(self.model, "get_image_features"):
-            return _tensor(self.model.get_image_features(pixel_values=pixels))
-        return _tensor(self.model(pixel_values=pixels))
+        see = getattr(self.model, "get_image_features", self.model)
+        batches = (self.pixels(frames[i : i + BATCH]) for i in range(0, len(frames), BATCH))
+        return torch.cat([_tensor(see(pixel_values=pixels)) for pixels in batches]).float().cpu().numpy()
 
 
 class VideoTextEncoder(Encoder):
@@ -71,7 +67,7 @@ class VideoTextEncoder(Encoder):
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(self.name, **self.options)
         except Exception as error:
-            raise CheckpointError(f"{name}: no tokenizer can be loaded ({_line(error)}): check the folder") from None
+            raise CheckpointError(f"{name}: no tokenizer can be loaded ({reason(error)}): check the folder") from None
         self.looks = getattr(self.model.config.vision_config, "num_frames", 8)  # X-CLIP is trained for a number
 
     @torch.inference_mode()
@@ -98,7 +94,3 @@ def _tensor(output: object) -> Tensor:
 
 def _unit(features: Tensor) -> np.ndarray:
     return F.normalize(features.float(), dim=-1).cpu().numpy()
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

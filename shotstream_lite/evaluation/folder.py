@@ -5,7 +5,7 @@ compared whole), and the LAION aesthetic predictor.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shotstream_lite.distributed import Share
-from shotstream_lite.errors import StoryError
+from shotstream_lite.errors import StoryError, about
 from shotstream_lite.evaluation.encoders import ImageEncoder, VideoTextEncoder
 from shotstream_lite.evaluation.statistics import as_json, change, interval
 from shotstream_lite.film import FORMATS, read_film
@@ -24,22 +24,6 @@ from shotstream_lite.story_files import load_story
 SUBJECT, BACKGROUND = "intra-shot consistency: subject (DINO)", "intra-shot consistency: background (CLIP)"
 KEYFRAMES, SEMANTIC = "inter-shot consistency: keyframes (DINO)", "inter-shot consistency: semantic (video-text)"
 SCA, TEXT, DYNAMIC = "transition control: SCA", "prompt following: text alignment", "quality: dynamic degree"
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """DINOv2 for what things are; CLIP or X-CLIP for what a shot and its caption mean. Either may be missing."""
-
-    dino: ImageEncoder | None
-    clip: ImageEncoder | None
-    video_text: VideoTextEncoder | None
-
-    @classmethod
-    def load(cls, dino: str | None, clip: str | None, device: str = "cpu") -> "Encoders":
-        """From local folders or names on the hub. Raises CheckpointError."""
-        text = VideoTextEncoder(clip, device) if clip else None
-        pictures = ImageEncoder(clip, device) if clip and not text.whole else None
-        return cls(ImageEncoder(dino, device) if dino else None, pictures, text)
 
 
 def find_films(folder: Path) -> list[tuple[Path, Story]]:
@@ -55,25 +39,31 @@ def find_films(folder: Path) -> list[tuple[Path, Story]]:
     return [(path, load_story(path.with_suffix(".json"))) for path in paths]
 
 
-def measure_film(film: np.ndarray, story: Story, encoders: Encoders, fps: int) -> dict[str, list[float]]:
-    """Every score of one film, an entry a shot as planned (one entry for SCA).
+def measure_film(
+    film: np.ndarray,
+    story: Story,
+    dino: ImageEncoder | None,
+    clip: ImageEncoder | None,
+    video_text: VideoTextEncoder | None,
+) -> dict[str, list[float]]:
+    """Every score of one film, an entry a shot as planned (one entry for SCA), by the encoders that are there.
 
     Shape: film: uint8 [frames, H, W, 3]. Inter-shot scores are the mean cosine similarity with all earlier shots, nan
     for the first; keyframes are the first, middle and last frame of a shot.
     """
     cuts = planned_cuts(shot_lengths(story, len(film)))
     shots = np.split(film, cuts)
-    scores = {SCA: [shot_cut_accuracy(find_cuts(film, fps, PHOTOGRAPHED), cuts, len(film))]}
-    scores[DYNAMIC] = [is_dynamic(shot, fps) for shot in shots]
-    if encoders.dino:
-        features = [encoders.dino.frames(shot) for shot in shots]
+    scores = {SCA: [shot_cut_accuracy(find_cuts(film, eye=PHOTOGRAPHED), cuts, len(film))]}
+    scores[DYNAMIC] = [is_dynamic(shot) for shot in shots]
+    if dino:
+        features = [dino.frames(shot) for shot in shots]
         scores[SUBJECT] = [consistency(shot) for shot in features]
         scores[KEYFRAMES] = _with_earlier([shot[[0, len(shot) // 2, -1]] for shot in features])
-    if encoders.clip:
-        scores[BACKGROUND] = [consistency(encoders.clip.frames(shot)) for shot in shots]
-    if encoders.video_text:
-        seen = [encoders.video_text.shot(shot) for shot in shots]
-        said = [encoders.video_text.text(f"{story.global_caption} {shot.caption}") for shot in story.shots]
+    if clip:
+        scores[BACKGROUND] = [consistency(clip.frames(shot)) for shot in shots]
+    if video_text:
+        seen = [video_text.shot(shot) for shot in shots]
+        said = [video_text.text(f"{story.global_caption} {shot.caption}") for shot in story.shots]
         scores[TEXT] = [float(a @ b) for a, b in zip(seen, said, strict=True)]
         scores[SEMANTIC] = _with_earlier([shot[None] for shot in seen])
     return scores
@@ -89,38 +79,29 @@ def shot_lengths(story: Story, frames: int) -> list[int]:
     return said
 
 
-def measure_folder(folder: Path, encoders: Encoders, share: Share, fps: int = 16) -> dict[str, Any] | None:
-    """All films of a folder: for each score (mean, low, high), at every shot too, and its change over the shots.
+def run_on_films(folder: Path, dino: str | None, clip: str | None) -> tuple[dict[str, Any], str] | None:
+    """Measures all films of a folder: for each score (mean, low, high), at every shot too, and its change over them.
 
-    None in all processes but the first. Raises StoryError and FilmError, before any film is measured if possible.
+    `dino` is a DINOv2 for what things are, `clip` a CLIP or X-CLIP for what a shot and its caption mean, each a local
+    folder or a name on the hub. Returns the figures for JSON and the table in words, or None in all processes but the
+    first. Raises StoryError, FilmError and CheckpointError, before any film is measured if possible.
     """
-    films = find_films(folder)
-    mine = share.mine(len(films))
-    parts = []
-    for number in tqdm(mine, desc="measure", unit="film", disable=None if share.first else True):
+    films, share, parts = find_films(folder), Share(), []
+    video_text = VideoTextEncoder(clip, share.device) if clip else None
+    pictures = ImageEncoder(clip, share.device) if clip and not video_text.whole else None
+    encoders = ImageEncoder(dino, share.device) if dino else None, pictures, video_text
+    for number in tqdm(share.mine(len(films)), desc="measure", unit="film", disable=None if share.first else True):
         path, story = films[number]
-        try:
-            parts.append(measure_film(read_film(path), story, encoders, fps))
-        except StoryError as error:
-            raise StoryError(f"{path}: {error}") from None
+        with about(path):
+            parts.append(measure_film(read_film(path), story, *encoders))
     gathered = share.gather(parts)
     if not share.first:
         return None
     report = {}
     for name in sorted(gathered[0]):
-        scores = _table([part[name] for part in gathered])
+        scores = np.array(list(zip_longest(*(part[name] for part in gathered), fillvalue=np.nan))).T
         by_shot = [interval(scores[:, [shot]]) for shot in range(scores.shape[1])]
         report[name] = {"all": interval(scores), "shots": by_shot, "change": change(scores)}
-    return report
-
-
-def run_on_films(folder: Path, dino: str | None, clip: str | None) -> tuple[dict[str, Any], str] | None:
-    """Measures; the figures for JSON and the table in words, or None in all processes but the first."""
-    find_films(folder)  # complaints before encoders are loaded
-    share = Share()
-    report = measure_folder(folder, Encoders.load(dino, clip, share.device), share)
-    if report is None:
-        return None
     return {"folder": str(folder), "dino": dino, "clip": clip, "films": as_json(report)}, table(report, folder)
 
 
@@ -140,9 +121,3 @@ def _with_earlier(features: Sequence[np.ndarray]) -> list[float]:
     unit = [shot / np.linalg.norm(shot, axis=1, keepdims=True) for shot in features]
     scores = [float((unit[i] @ np.concatenate(unit[:i]).T).mean()) for i in range(1, len(unit))]
     return [float("nan"), *scores]
-
-
-def _table(rows: list[list[float]]) -> np.ndarray:
-    """[films, longest], nan where a film has fewer shots."""
-    longest = max(map(len, rows))
-    return np.array([row + [np.nan] * (longest - len(row)) for row in rows])

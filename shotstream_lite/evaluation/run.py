@@ -1,11 +1,9 @@
 """`shotstream evaluate`: held-out stories told by several models and drawn by the renderer, and what is read there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from torch import nn
 from tqdm import tqdm
 
 from shotstream_lite.distributed import Share
@@ -23,7 +21,7 @@ from shotstream_lite.evaluation.films import (
     written,
 )
 from shotstream_lite.evaluation.pictures import contact_sheet, stills, write_sheet
-from shotstream_lite.evaluation.store import Kept, check_folder, scores_key
+from shotstream_lite.evaluation.store import Kept, check_folder, scores_key, stacked
 from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
@@ -87,14 +85,23 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     probe, stories = load_probe(evaluation.probe), evaluation.plots()
     mine = share.mine(evaluation.stories)
     columns, shown = {}, {number: {} for number in mine}
-    for name in (REAL, *pipelines):
-        maker = _Maker(evaluation, name, pipelines, probe)
-        parts = []
+    for spec in (None, *evaluation.specs):
+        name = spec.name if spec else REAL
+        pipeline = pipelines.get(name) or next(iter(pipelines.values()))
+        frames, fps = pipeline.settings.shot_frames, pipeline.settings.fps if spec else FPS
+        kept, parts = _kept(evaluation, spec) if spec and evaluation.keep else None, []
         for number in tqdm(mine, desc=name, unit="story", disable=None if share.first else True):
-            scores, shown[number][name] = maker.film(number, stories[number])
+            scores, film = kept.load(number) if kept else None, None
+            if scores is None:
+                film = _film(evaluation, spec, pipeline, number, stories[number])
+                scores = measure(film, probe, fps)
+                if kept:
+                    kept.save(number, film, scores, fps)
+            if evaluation.pictures:
+                shots = film.shots if film else kept.shots(number, [frames] * evaluation.shots)
+                shown[number][name] = stills(shots)
             parts.append(scores)
-        gathered = share.gather(parts)
-        columns[name] = {key: np.concatenate([part[key] for part in gathered]) for key in gathered[0]}
+        columns[name] = stacked(share.gather(parts))
     if evaluation.pictures:
         for number, films in shown.items():
             captions = [shot.caption for shot in written(stories[number], evaluation.story_seed(number)).shots]
@@ -102,38 +109,19 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     return columns if share.first else None
 
 
-class _Maker:
-    """Makes the films of one kind and measures them, or takes them from where they are kept."""
+def _kept(evaluation: Evaluation, spec: ModelSpec) -> Kept:
+    which = evaluation.seed, evaluation.shots, evaluation.seen, evaluation.given
+    return Kept(evaluation.keep, spec.name, scores_key(spec, evaluation.probe, *which))
 
-    def __init__(
-        self, evaluation: Evaluation, name: str, pipelines: Mapping[str, ShotStreamPipeline], probe: nn.Module
-    ) -> None:
-        self.evaluation, self.pipeline, self.probe = evaluation, pipelines.get(name), probe
-        self.frames = (self.pipeline or next(iter(pipelines.values()))).settings.shot_frames
-        self.spec = next((spec for spec in evaluation.specs if spec.name == name), None)
-        self.kept: Kept | None = None
-        if self.spec and evaluation.keep:
-            which = evaluation.seed, evaluation.shots, evaluation.seen, evaluation.given
-            self.kept = Kept(evaluation.keep, name, scores_key(self.spec, evaluation.probe, *which))
 
-    def film(self, number: int, story: ToyStory) -> tuple[Scores, list[np.ndarray] | None]:
-        """The scores of a story's film, and stills of its shots if there are to be pictures."""
-        scores = self.kept.load(number) if self.kept else None
-        if scores is not None:
-            lengths = [self.frames] * len(story.takes)
-            return scores, stills(self.kept.shots(number, lengths)) if self.evaluation.pictures else None
-        film = self._make(story, self.evaluation.story_seed(number))
-        fps = self.pipeline.settings.fps if self.pipeline else FPS
-        scores = measure(film, self.probe, fps)
-        if self.kept:
-            self.kept.save(number, film, scores, fps)
-        return scores, stills(film.shots) if self.evaluation.pictures else None
-
-    def _make(self, story: ToyStory, seed: int) -> Film:
-        if self.spec is None or self.spec.weights == CODEC:
-            film = replace(rendered_film(story, self.frames), given=self.evaluation.given)
-            return film if self.spec is None else coded(self.pipeline, film)
-        return tell(self.pipeline, story, seed, self.evaluation.given)
+def _film(
+    evaluation: Evaluation, spec: ModelSpec | None, pipeline: ShotStreamPipeline, number: int, story: ToyStory
+) -> Film:
+    """A story as a model tells it, or as real film if there is none."""
+    if spec and spec.weights != CODEC:
+        return tell(pipeline, story, evaluation.story_seed(number), evaluation.given)
+    film = replace(rendered_film(story, pipeline.settings.shot_frames), given=evaluation.given)
+    return coded(pipeline, film) if spec else film
 
 
 def model_specs(names: Sequence[str], preset: str | Path) -> tuple[ModelSpec, ...]:
