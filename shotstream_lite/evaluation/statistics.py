@@ -92,20 +92,23 @@ class FrechetSpace:
         A resample repeats stories, which raises every distance a little; so the interval is the spread of the resamples
         moved back around the figure itself.
         """
-        return self._around(*self._distances(told, real))
+        return self._around(*self._distances(*self._project(told, real)))
 
     def change(self, told: np.ndarray, real: np.ndarray) -> tuple[list[Interval], Interval]:
         """The distance at every shot, and its rise from the first shot to the last, as `change` has it."""
-        shots = np.arange(told.shape[1])
+        (told, real), shots = self._project(told, real), np.arange(told.shape[1])
         each = [self._distances(told[:, [shot]], real[:, [shot]]) for shot in shots]
         by_shot, (figures, draws) = [self._around(*one) for one in each], zip(*each, strict=True)
         if len(shots) < 2:
             return by_shot, Interval(np.nan, np.nan, np.nan)
         return by_shot, self._around(_rise(shots, np.array(figures)), _rise(shots, np.stack(draws)))
 
-    def _distances(self, told: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
+    def _project(self, *features: np.ndarray) -> list[np.ndarray]:
+        return [some @ self.basis / np.sqrt(self.spread) for some in features]
+
+    @staticmethod
+    def _distances(told: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
         """Over all stories, and over each resample [draws]."""
-        told, real = (features @ self.basis / np.sqrt(self.spread) for features in (told, real))
         drawn = [np.repeat(np.arange(len(told)), count) for count in resamples(len(told), FRECHET_DRAWS)]
         return _frechet(told, real), np.array([_frechet(told[rows], real[rows]) for rows in drawn])
 
