@@ -32,7 +32,7 @@ from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.inter_shot import InterShotConfig, Telling, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.ode_pairs import OdePairsConfig, generate, load_pairs, state_indices
+from shotstream_lite.training.ode_pairs import OdePairsConfig, draw_pairs, find_pairs, generate, state_indices
 from shotstream_lite.training.presets import RECIPES
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import add_lora, earlier, initial_model, merged
@@ -179,12 +179,12 @@ def test_pairs_can_be_made_in_pieces_and_learnt_from(trained, tmp_path):
     config = CausalInitConfig(
         tmp_path, after=(trained,), steps=2, batch=2, trajectories="teacher", student_steps=(1000, 500), sample_every=0
     )
-    batch, trajectory = load_pairs(config).draw(Run("a", config).draws(0))
+    batch, trajectory = draw_pairs(find_pairs(config), Run("a", config).draws(0))
     assert trajectory.shape == (2, 3, CHANNELS, 3, 4, 6) and torch.equal(trajectory[:, -1], batch.target)
     train_causal_init(config, films)
     assert not torch.equal(weights(tmp_path, "causal-init"), weights(trained, "teacher"))
     with pytest.raises(CheckpointError, match="2 student steps"):
-        load_pairs(dataclasses.replace(config, student_steps=(1000, 740, 500, 260)))
+        find_pairs(dataclasses.replace(config, student_steps=(1000, 740, 500, 260)))
 
 
 def test_a_path_is_the_teachers(trained, tmp_path):

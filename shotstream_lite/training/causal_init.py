@@ -18,7 +18,7 @@ from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, d
 from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.ode_pairs import load_pairs
+from shotstream_lite.training.ode_pairs import draw_pairs, find_pairs
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.weights import initial_model, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
@@ -100,7 +100,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
     run = Run("causal-init", config)
     transformer = initial_model(config, "causal-init", "teacher")
     teacher = transformer if config.start is None else None
-    pairs = load_pairs(config, teacher) if config.trajectories == "teacher" else None
+    pairs = find_pairs(config, teacher) if config.trajectories == "teacher" else None
     transformer = run.trained(LearntCut.of(config, transformer), shard=config.shard)
     text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
     optimizer = run.optimizer(transformer)
@@ -109,7 +109,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
 
     def drawn(draws: Draws) -> tuple[NextShotBatch, Tensor, Tensor]:
         if pairs:
-            batch, trajectory = pairs.draw(draws)
+            batch, trajectory = draw_pairs(pairs, draws)
         else:
             latents = drawn_length(draws, config.lengths)
             batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
