@@ -59,10 +59,6 @@ class Evaluation:
             if getattr(self, option):
                 check_folder(getattr(self, option), f"--{option}")
 
-    def plots(self) -> list[ToyStory]:
-        """The stories. Raises StoryError if training had none of so many shots."""
-        return (training_stories if self.seen else held_out_stories)(self.stories, self.shots)
-
     def story_seed(self, number: int) -> int:
         """Words and noise of a story."""
         return self.seed * 1_000_000 + number
@@ -82,7 +78,8 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     share = Share()
     pipelines = {spec.name: spec.pipeline(share.device) for spec in evaluation.specs}
     check_size({name: (p.settings.height, p.settings.width) for name, p in pipelines.items()})
-    probe, stories = load_probe(evaluation.probe), evaluation.plots()
+    probe = load_probe(evaluation.probe)
+    stories = (training_stories if evaluation.seen else held_out_stories)(evaluation.stories, evaluation.shots)
     mine = share.mine(evaluation.stories)
     columns, shown = {}, {number: {} for number in mine}
     for spec in (None, *evaluation.specs):

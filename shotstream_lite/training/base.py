@@ -86,7 +86,7 @@ def train_base(config: BaseConfig, films: Films) -> None:
     if config.start:
         transformer = initial_model(config, "base", "base")
     else:
-        transformer = build_transformer(films.channels, config.heads, config.layers)
+        transformer = build_transformer(len(films.clip(0, 0)), config.heads, config.layers)
     transformer = run.trained(transformer)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
     align = aligned(run, transformer, films)

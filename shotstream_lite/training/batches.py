@@ -23,10 +23,6 @@ from shotstream_lite.training.draws import Draws
 class Films(Protocol):
     """Encoded stories, as `train films` leaves them. Shots may be of several lengths."""
 
-    @property
-    def channels(self) -> int:
-        """Latent channels."""
-
     def __len__(self) -> int:
         """How many stories there are."""
 
@@ -50,6 +46,7 @@ class Films(Protocol):
 
     def questions(self) -> Mapping[str, int]:
         """What an oracle can say of every frame, and how many answers there are; empty where nobody knows."""
+        return {}
 
     def shown(self, story: int, shot: int) -> Mapping[str, np.ndarray]:
         """The answers for each pixel frame of a shot, int [frames], -1 where it is not to be seen."""

@@ -120,7 +120,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
     def train_step(step: int) -> dict[str, float]:
         parts = [drawn(draws) for draws in run.draws(step).split(config.accumulate)]
         noisy = sum((sigmas[chunk_levels(levels, config.chunk)] > 0).sum() for *_, levels in parts)
-        frames = run.mean(noisy.float().to(run.device))
+        frames = run.accelerator.reduce(noisy.float().to(run.device), "mean")
 
         def loss_on(batch: NextShotBatch, trajectory: Tensor, levels: Tensor) -> Tensor:
             cond = batch.conditioning(text(batch.captions), config.phase)

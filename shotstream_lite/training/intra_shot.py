@@ -79,7 +79,7 @@ class Distillation:
         self.real = run.frozen(earlier(config, "teacher"))
         self.text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
         self.optimizer = run.optimizer(student)
-        self.critic = run.optimizer(fake, lr=config.critic_lr)
+        self.critic = run.optimizer(fake)
         self.table, self.sigmas = SigmaTable(config.shift), few_step(config.student_steps, config.shift)
 
     def update(self, step: int, batch: NextShotBatch, draws: Draws) -> tuple[Tensor, dict[str, float]]:

@@ -195,18 +195,15 @@ class Run:
             compile_blocks(model, dynamic=False)
         return model
 
-    def optimizer(
-        self, *modules: nn.Module, plain: Sequence[nn.Module] = (), lr: float | None = None
-    ) -> torch.optim.Optimizer:
+    def optimizer(self, *modules: nn.Module, plain: Sequence[nn.Module] = ()) -> torch.optim.Optimizer:
         """The configuration's optimizer with its settings, on what is trained in the modules; AdamW moves those in
-        `plain` whatever it is."""
+        `plain` whatever it is. How far each step goes, `descend` says."""
         config = self.config
-        lr = config.lr if lr is None else lr
         if config.optimizer == "muon":
-            return Muon(*modules, plain=plain, lr=lr)
+            return Muon(*modules, plain=plain)
         parameters = [p for module in (*modules, *plain) for p in module.parameters() if p.requires_grad]
         groups = [{"params": group} for group in alike(parameters)]
-        return torch.optim.AdamW(groups, lr, betas=config.betas, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
 
     def descend(
         self,
@@ -220,10 +217,6 @@ class Run:
         config = self.config
         peak, clip = config.lr if peak is None else peak, config.clip if clip is None else clip
         return descend(optimizer, losses, learning_rate(step, config.steps, peak, config.warmup, config.lr_floor), clip)
-
-    def mean(self, value: Tensor) -> Tensor:
-        """A number averaged over all processes."""
-        return self.accelerator.reduce(value, "mean")
 
     def steps(
         self,

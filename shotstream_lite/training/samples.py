@@ -61,14 +61,12 @@ class Strips:
             self.codec = codec_of(run.config)  # complains now and not when the time has come
             self.settings = stream_settings(config, films, self.codec.spatial_factor)
 
+    @torch.no_grad()
     def __call__(self, path: Path) -> None:
         state = gathered(self.model.state_dict(), self.run.main)
         if not self.run.main:
             return
-        with torch.no_grad():
-            self._draw(plain(self.model, state).to(self.run.device), path)
-
-    def _draw(self, model: nn.Module, path: Path) -> None:
+        model = plain(self.model, state).to(self.run.device)
         self.codec.vae.to(self.run.device)
         text = CaptionEncoder(self.text.text_encoder, self.text.tokenizer, self.settings.text_tokens, truncate=True)
         pipeline = self.kind(model, self.codec, text, self.settings)

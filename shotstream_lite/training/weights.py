@@ -13,7 +13,7 @@ from shotstream_lite.distributed import gathered, unsharded_class
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import part_folder, read_json, share, writing
 from shotstream_lite.models.codec_kernels import for_cpu
-from shotstream_lite.models.folder import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
+from shotstream_lite.models.folder import component, load_codec, load_text, load_transformer_in
 from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -152,8 +152,4 @@ def merged(transformer: ShotStreamTransformer, main: bool = True) -> ShotStreamT
 
 
 def _load(folder: Path, stage: str) -> ShotStreamTransformer:
-    if stage in WEIGHTS:
-        return load_transformer(folder, stage)
-    if stage == "transformer":
-        return load_transformer(folder, "student")
-    return load_transformer_in(folder / stage)
+    return load_transformer_in(component(folder, "student" if stage == "transformer" else stage))
