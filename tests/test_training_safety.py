@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import types
 
 import pytest
 import torch
@@ -166,6 +167,14 @@ def test_all_runs_what_is_left_of_the_recipe(tmp_path, monkeypatch, capsys):
     real = recipe.stage_configs(parse(["all", "--out", "x", "--videos", "mine"]))  # nobody knows what they say and show
     assert list(real) == [name for name in stages if name != "text"] and real["base"].text and not real["base"].align
     assert {stage.lengths for stage in real.values() if hasattr(stage, "lengths")} == {()}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_learnt_is_said_by_one_of_several_processes(tmp_path, monkeypatch, capsys, first):
+    monkeypatch.setitem(recipe.OTHERS, TextConfig, lambda config: {"shape": 0.5})
+    monkeypatch.setattr(recipe, "processes", lambda: types.SimpleNamespace(is_main_process=first))
+    recipe.train(TextConfig(tmp_path))
+    assert ("shape" in capsys.readouterr().out) == first
 
 
 def test_a_stage_says_how_long_it_will_take(tmp_path, monkeypatch, capsys):

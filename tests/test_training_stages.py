@@ -399,6 +399,11 @@ def test_a_table_is_made_row_by_row(tmp_path, monkeypatch, capsys):
     assert [row["name"] for row in rows] == ["stage 1 only", "no global cache"]
     with pytest.raises(CheckpointError, match="channel concat"):
         tables.make_tables(dataclasses.replace(config, only=("colour",)))
+    next((tmp_path / "tables").glob("row-*.json")).write_text("{")
+    with pytest.raises(CheckpointError, match=r"row-\w+\.json: .*remove it, and it is measured again"):
+        tables.make_tables(
+            dataclasses.replace(config, only=("channel concat", "learnt embedding", "no global cache", "stage 1 only"))
+        )
 
 
 def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path):

@@ -17,6 +17,7 @@ from shotstream_lite.context import Context, remember
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.story import Story
 from shotstream_lite.text import encode_captions
+from shotstream_lite.training.config import NextShot
 from shotstream_lite.training.draws import Draws
 
 
@@ -145,6 +146,13 @@ def next_shot_batch(
         seen = [(row, *place) for place in context.picked] or [None] * len(context.shot_ids)
         origins.append(seen + [(row, shot, frame) for frame in at])
     return replace(collate(samples), origins=origins)
+
+
+def step_batch(films: Films, draws: Draws, config: NextShot, stills: int = 0) -> NextShotBatch:
+    """What a step learns from as the configuration says, on its device; stills as in `next_shot_batch`."""
+    latents = drawn_length(draws, config.lengths)
+    batch = next_shot_batch(films, len(draws), draws.each, stills=stills, latents=latents, **config.memory)
+    return batch.to(draws.device)
 
 
 def remembered(films: Films, row: int, shots: int, budget: int, policy: str, like: Tensor) -> Context:

@@ -14,7 +14,7 @@ from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.training.ablations.baselines import LearntCut
-from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, drawn_length, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, step_batch
 from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -111,8 +111,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
         if pairs:
             batch, trajectory = draw_pairs(pairs, draws)
         else:
-            latents = drawn_length(draws, config.lengths)
-            batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
+            batch = step_batch(films, draws, config)
             noise = draws.normal(*batch.target.shape[1:])
             trajectory = torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
         return batch, trajectory, draws.index(len(sigmas), trajectory.shape[3])

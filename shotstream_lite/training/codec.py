@@ -157,7 +157,7 @@ def start_clips(vae: AutoencoderKLWan) -> None:
             module.bias.zero_()
 
 
-def train_codec(config: CodecConfig) -> AutoencoderKLWan:
+def train_codec(config: CodecConfig) -> None:
     """Trains the codec and stores it with compact latents."""
     run = Run("codec", config)
     torch.manual_seed(config.seed)
@@ -181,7 +181,6 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
             save_whole(compact(copy.deepcopy(vae).cpu(), pool, config.channels), config.out / "vae")
 
     run.steps(train_step, save, vae=vae, opt=optimizer)
-    return vae
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from shotstream_lite.flow import SigmaTable, few_step
 from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rollout import Noise, begin_shot, chunk_sizes, rollout
 from shotstream_lite.training.ablations.baselines import LearntCut
-from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, drawn_length, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, step_batch
 from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -133,9 +133,7 @@ def train_intra_shot(config: IntraShotConfig, films: Films) -> None:
 
     def train_step(step: int) -> dict[str, float]:
         draws = run.draws(step)
-        latents = drawn_length(draws, config.lengths)
-        batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
-        return distillation.update(step, batch, draws)[1]
+        return distillation.update(step, step_batch(films, draws, config), draws)[1]
 
     run.steps(
         train_step,

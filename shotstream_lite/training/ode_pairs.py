@@ -17,7 +17,7 @@ from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.rollout import joint_states
-from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, collate, drawn_length, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, collate, step_batch
 from shotstream_lite.training.config import NextShot, RunConfig, Student, StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -77,8 +77,7 @@ def generate(config: OdePairsConfig, films: Films) -> None:
         for start in range(0, len(missing), config.batch):
             numbers = missing[start : start + config.batch]
             draws = Draws(config.seed, 0, numbers, run.device)
-            latents = drawn_length(draws, config.lengths)
-            batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
+            batch = step_batch(films, draws, config)
             with run.accelerator.autocast():
                 path = teacher_path(teacher, batch, text(batch.captions), draws, config)
                 trajectory = torch.stack([state for i, state in enumerate(path) if i in states], dim=1)

@@ -60,13 +60,14 @@ ON_FILMS: dict[type, Callable] = {
 OTHERS: dict[type, Callable] = {
     CodecConfig: train_codec,
     FilmsConfig: encode_films,
-    TextConfig: lambda config: print(json.dumps(train_text(config), indent=2)),
+    TextConfig: train_text,
     DecoderConfig: train_decoder,
-    ProbeConfig: lambda config: print(json.dumps(train_probe(config), indent=2)),
+    ProbeConfig: train_probe,
     ShipConfig: ship,
     TablesConfig: make_tables,
     TinyDecoderConfig: train_tiny_decoder,
 }
+"""What they return are shares of right answers."""
 
 
 @dataclass
@@ -99,8 +100,8 @@ def train(config) -> None:
             if config.dry_run:
                 return
         ON_FILMS[type(config)](config, films)
-    else:
-        OTHERS[type(config)](config)
+    elif (right := OTHERS[type(config)](config)) and processes().is_main_process:
+        print(json.dumps(right, indent=2))
 
 
 def train_all(config: AllConfig) -> None:
@@ -109,7 +110,9 @@ def train_all(config: AllConfig) -> None:
     for stage in stages.values():
         stage.check()
     processes().wait_for_everyone()  # or they would not agree on what is finished
-    left = [name for name, stage in stages.items() if not _is_finished(name, stage)]
+    # Films and ODE pairs know themselves which of them are there.
+    done = lambda name, stage: isinstance(stage, StageConfig) and steps_finished(stage, name) >= stage.steps  # noqa: E731
+    left = [name for name, stage in stages.items() if not done(name, stage)]
     for name in left:
         if processes().is_main_process:
             later = ", ".join(_with_steps(other, stages[other]) for other in left[left.index(name) + 1 :])
@@ -137,11 +140,6 @@ def stage_configs(config: AllConfig) -> dict[str, RunConfig]:
                 if hasattr(stage, name):
                     setattr(stage, name, value)
     return stages
-
-
-def _is_finished(name: str, stage: RunConfig) -> bool:
-    """Films and ODE pairs know themselves which of them are there."""
-    return isinstance(stage, StageConfig) and steps_finished(stage, name) >= stage.steps
 
 
 def _with_steps(name: str, stage: RunConfig) -> str:

@@ -5,7 +5,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
@@ -81,14 +80,11 @@ def copy_component(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         copy = target / path.name
         if path.suffix == ".safetensors":
-            save_file({k: _half(v) for k, v in load_file(path).items()}, copy, {"format": "pt"})
+            halves = {k: v.half() if v.is_floating_point() else v for k, v in load_file(path).items()}
+            save_file(halves, copy, {"format": "pt"})
         elif path.name == "config.json":  # stock diffusers knows our transformer by its class
             kept = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "_name_or_path"}
             text = json.dumps(kept, indent=2).replace("ShotStreamTransformer", "WanTransformer3DModel")
             copy.write_text(text + "\n", encoding="utf-8")
         else:
             shutil.copyfile(path, copy)
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor

@@ -13,7 +13,7 @@ from shotstream_lite.flow import SigmaTable, add_noise
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.align import aligned, fading
-from shotstream_lite.training.batches import Films, FrozenText, drawn_length, drop_captions, embed, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, drop_captions, embed, step_batch
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -113,9 +113,7 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
 
     def losses_on(draws: Draws, looks: int = 0) -> list[Tensor]:
         """What the flow loses and, where it is asked for, what is seen."""
-        latents = drawn_length(draws, config.lengths)
-        batch = next_shot_batch(films, len(draws), draws.each, stills=looks, latents=latents, **config.memory)
-        batch = batch.to(run.device)
+        batch = step_batch(films, draws, config, looks)
         captions = embed(text_encoder, tokenizer, batch.captions, config.text_tokens)
         flow = (looks_loss if looks else teacher_loss)(
             transformer,

@@ -25,7 +25,7 @@ from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, PASSED, figures
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference
 from shotstream_lite.evaluation.store import stacked
-from shotstream_lite.files import write_text
+from shotstream_lite.files import read_json, write_text
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.text import CaptionEncoder
@@ -121,9 +121,14 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     path = config.out / "tables" / f"row-{_digest(chain[-1].out.name, told_as)}.json"
     processes().wait_for_everyone()  # or they would not agree on what is there
     if path.exists():
-        return about | json.loads(path.read_text(encoding="utf-8"))
+        return about | read_json(path, error=CheckpointError, again="remove it, and it is measured again")
     for stage, stage_config in zip(row.stages, chain, strict=True):
-        _train_once(stage, stage_config)
+        done = stage_config.out / "done"  # perhaps for another row
+        processes().wait_for_everyone()
+        if not done.exists():
+            CHAIN[stage][1](stage_config, films_of(stage_config))
+            processes().wait_for_everyone()
+            done.touch()
     pipeline, tells = storyteller(row, chain, config.sampling_steps)
     seconds = []
 
@@ -141,16 +146,6 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     if processes().is_main_process:
         write_text(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     return about | result
-
-
-def _train_once(stage: str, config: NextShotConfig) -> None:
-    """Trains a stage unless that was done before, perhaps for another row."""
-    done = config.out / "done"
-    processes().wait_for_everyone()
-    if not done.exists():
-        CHAIN[stage][1](config, films_of(config))
-        processes().wait_for_everyone()
-        done.touch()
 
 
 def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
