@@ -142,9 +142,8 @@ def train_inter_shot(config: InterShotConfig, films: Films) -> None:
         return metrics
 
     def save() -> None:
-        whole = merged(student, run.main)
-        if run.main:
-            save_whole(whole, config.out / "inter-shot", config)
+        if (model := merged(student, run.main)) is not None:
+            save_whole(model, config.out / "inter-shot", config)
 
     strips = Strips(run, ShotStreamPipeline, student, distillation.text, config, films)
     run.steps(train_step, save, strips, telling=telling, **distillation.parts)

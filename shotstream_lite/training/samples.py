@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from shotstream_lite.codec import pixel_frames
-from shotstream_lite.distributed import gathered
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.session import StorySession
@@ -15,7 +14,7 @@ from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.batches import Films, FrozenText, usual
 from shotstream_lite.training.config import NextShotConfig, StudentConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.weights import codec_of, plain
+from shotstream_lite.training.weights import codec_of, whole
 
 SAMPLED_SHOTS = 3
 SAMPLING_STEPS = 20  # of bidirectional models; a glance needs no 50
@@ -63,13 +62,11 @@ class Strips:
 
     @torch.no_grad()
     def __call__(self, path: Path) -> None:
-        state = gathered(self.model.state_dict(), self.run.main)
-        if not self.run.main:
+        if (model := whole(self.model, self.run.main)) is None:
             return
-        model = plain(self.model, state).to(self.run.device)
         self.codec.vae.to(self.run.device)
         text = CaptionEncoder(self.text.text_encoder, self.text.tokenizer, self.settings.text_tokens, truncate=True)
-        pipeline = self.kind(model, self.codec, text, self.settings)
+        pipeline = self.kind(model.to(self.run.device), self.codec, text, self.settings)
         if isinstance(pipeline, TeacherPipeline):
             pipeline.sampling_steps = SAMPLING_STEPS
         session = StorySession.of(pipeline, self.story)

@@ -36,7 +36,7 @@ class ShipConfig:
     replace: bool = False  # put the run into a model folder that is there already
 
 
-def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
+def ship(config: ShipConfig) -> None:
     """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`.
 
     What comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it:
@@ -61,7 +61,7 @@ def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
             copy_component(out / source, part / name)
             if (log := out / f"{source}.jsonl").is_file():
                 shutil.copyfile(log, part / name / LOG)
-        finish(part, settings or StreamSettings(longest=LONGEST))
+        finish(part, StreamSettings(longest=LONGEST))
     for name, source in copies.items():
         size = sum(path.stat().st_size for path in (target / name).iterdir()) / 1e6
         print(f"shotstream: {target / name}: {out / source}, {size:.1f} MB")

@@ -8,7 +8,6 @@ learnt. A joint rival, and a teacher that tells cuts by another mark, learns by 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,14 +15,11 @@ from torch import Tensor
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, written
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import KINDS, Joint
 from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
-from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.rollout import chunk_sizes, clean_pass
 from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import (
@@ -284,28 +280,3 @@ def _train(run: Run, model: ShotStreamTransformer, saved: ShotStreamTransformer,
 
     save = lambda: save_model(saved, config.out / run.stage, run.main, config)  # noqa: E731
     run.steps(train_step, save, model=model, optimizer=optimizer)
-
-
-def as_storyteller(
-    name: str, config: NextShotConfig, parts: tuple, steps: int
-) -> tuple[ShotStreamPipeline, Callable[[ShotStreamPipeline, Any, int], Film] | None]:
-    """The pipeline of a trained row measured as rival `name`, and how it tells a story if not shot by shot.
-
-    parts: transformer, codec, text encoder and settings of a pipeline; steps: of what takes many
-    """
-    transformer, *others = parts
-    pipeline = ShotStreamPipeline(*parts)
-    if name in STREAMS:
-        pipeline = RivalPipeline.of(pipeline, name)
-        pipeline.endless = config.shots == 1 or config.history == "own"
-        return pipeline, None
-    if name == "keyframes":
-        base = earlier(config, "base").to(transformer.device)
-        jointly = partial(tell_from_keyframes, base=base, steps=steps)
-        pipeline.sampling_steps = steps
-        return pipeline, lambda p, plot, seed: Film(plot, jointly(p, written(plot, seed)))
-    pipeline = TeacherPipeline(as_configured(config, transformer), *others)
-    pipeline.sampling_steps = steps
-    if config.mark:
-        return pipeline, None
-    return pipeline, lambda p, plot, seed: Film(plot, tell_jointly(p, written(plot, seed), p.transformer, steps))

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import tyro
 
 from shotstream_lite.distributed import Share
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell
+from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell, written
 from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, PASSED, figures
 from shotstream_lite.evaluation.run import REAL
 from shotstream_lite.evaluation.statistics import as_json, difference
@@ -28,6 +29,8 @@ from shotstream_lite.evaluation.store import stacked
 from shotstream_lite.files import read_json, write_text
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import COUNTED, costs
+from shotstream_lite.rivals.streams import STREAMS
+from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.toybox import reading
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
@@ -37,14 +40,14 @@ from shotstream_lite.training.ablations.rivals import (
     RivalDistilConfig,
     RivalFlowConfig,
     RivalInitConfig,
-    as_storyteller,
+    as_configured,
     train_rival_distil,
     train_rival_flow,
     train_rival_init,
 )
 from shotstream_lite.training.ablations.rows import ROWS, Row
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
-from shotstream_lite.training.config import NextShotConfig, RunConfig, StudentConfig, check_settings
+from shotstream_lite.training.config import NextShotConfig, RunConfig, check_settings
 from shotstream_lite.training.films import films_of
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
@@ -182,18 +185,24 @@ def storyteller(row: Row, chain: list[NextShotConfig], steps: int) -> tuple[Shot
     settings = stream_settings(last, films_of(last), codec.spatial_factor).changed(dict(row.settings))
     codec.vae.to(device)
     text = CaptionEncoder(text_encoder.to(device), tokenizer, last.text_tokens, truncate=True)
-    transformer = earlier(last, row.stages[-1]).to(device)
-    if row.rival:
-        return as_storyteller(row.rival, last, (transformer, codec, text, settings), steps)
-    kind = ShotStreamPipeline
-    if isinstance(last, StudentConfig):
-        transformer = LearntCut.of(last, transformer)
-    else:
-        kind = TeacherPipeline
+    transformer, others, tells = earlier(last, row.stages[-1]).to(device), (codec, text, settings), None
+    if isinstance(last, RivalFlowConfig):
+        pipeline = TeacherPipeline(as_configured(last, transformer), *others)
+        if not last.mark:
+            tells = lambda p, plot, seed: Film(plot, tell_jointly(p, written(plot, seed), p.transformer, steps))  # noqa: E731
+    elif isinstance(last, TeacherConfig):
         transformer = ChannelConcat.of(transformer, last.budget) if last.injection == "channel" else transformer
-    pipeline = kind(transformer, codec, text, settings)
-    pipeline.sampling_steps = steps  # of teachers
-    return pipeline, None
+        pipeline = TeacherPipeline(transformer, *others)
+    else:
+        pipeline = ShotStreamPipeline(LearntCut.of(last, transformer), *others)
+    if row.rival in STREAMS:
+        pipeline = RivalPipeline.of(pipeline, row.rival)
+        pipeline.endless = last.shots == 1 or last.history == "own"
+    elif row.rival == "keyframes":
+        jointly = partial(tell_from_keyframes, base=earlier(last, "base").to(device), steps=steps)
+        tells = lambda p, plot, seed: Film(plot, jointly(p, written(plot, seed)))  # noqa: E731
+    pipeline.sampling_steps = steps  # of what takes many
+    return pipeline, tells
 
 
 def probe_of(run: Path | None) -> Path:
