@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run
 
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.report import evaluate
-from shotstream_lite.evaluation.run import Evaluation, model_specs
+from shotstream_lite.evaluation.run import Evaluation, evaluate, model_specs
 from shotstream_lite.toybox.probe import Probe, save_probe
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig

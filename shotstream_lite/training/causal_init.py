@@ -12,7 +12,6 @@ from torch import Tensor
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, step_batch
 from shotstream_lite.training.config import StudentConfig
@@ -131,7 +130,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
     run.steps(
         train_step,
         lambda: save_model(transformer, config.out / "causal-init", run.main, config),
-        Strips(run, ShotStreamPipeline, transformer, text, config, films),
+        Strips(run, transformer, text, config, films),
         transformer=transformer,
         optimizer=optimizer,
     )

@@ -21,7 +21,6 @@ from torch import Tensor
 from shotstream_lite.codec import Codec, to_frames, to_pixels
 from shotstream_lite.context import Memory, remember
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, NextShotBatch, collate, shortest
 from shotstream_lite.training.draws import Draws, seeded
@@ -145,5 +144,5 @@ def train_inter_shot(config: InterShotConfig, films: Films) -> None:
         if (model := merged(student, run.main)) is not None:
             save_whole(model, config.out / "inter-shot", config)
 
-    strips = Strips(run, ShotStreamPipeline, student, distillation.text, config, films)
+    strips = Strips(run, student, distillation.text, config, films)
     run.steps(train_step, save, strips, telling=telling, **distillation.parts)

@@ -14,7 +14,6 @@ from shotstream_lite.cache import ShotCache
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.dmd import fake_score_loss, generator_loss
 from shotstream_lite.flow import SigmaTable, few_step
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rollout import Noise, begin_shot, chunk_sizes, rollout
 from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, step_batch
@@ -138,6 +137,6 @@ def train_intra_shot(config: IntraShotConfig, films: Films) -> None:
     run.steps(
         train_step,
         lambda: save_model(student, config.out / "intra-shot", run.main, config),
-        Strips(run, ShotStreamPipeline, student, distillation.text, config, films),
+        Strips(run, student, distillation.text, config, films),
         **distillation.parts,
     )

@@ -17,7 +17,7 @@ from shotstream_lite.training.loop import Run
 from shotstream_lite.training.weights import codec_of, whole
 
 SAMPLED_SHOTS = 3
-SAMPLING_STEPS = 20  # of bidirectional models; a glance needs no 50
+SAMPLING_STEPS = 20  # of bidirectional models, which take many; a glance needs no 50
 
 
 def stream_settings(config: NextShotConfig, films: Films, factor: int) -> StreamSettings:
@@ -39,22 +39,11 @@ def stream_settings(config: NextShotConfig, films: Films, factor: int) -> Stream
 
 
 class Strips:
-    """Draws strips: call it with a path. Only the main process does the work.
+    """Draws strips: call it with a path. Only the main process does the work."""
 
-    Args:
-        kind: `ShotStreamPipeline` for a student, `TeacherPipeline` for bidirectional models.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        kind: type[ShotStreamPipeline],
-        model: nn.Module,
-        text: FrozenText,
-        config: NextShotConfig,
-        films: Films,
-    ) -> None:
-        self.run, self.kind, self.model, self.text = run, kind, model, text
+    def __init__(self, run: Run, model: nn.Module, text: FrozenText, config: NextShotConfig, films: Films) -> None:
+        self.run, self.model, self.text = run, model, text
+        self.kind = ShotStreamPipeline if isinstance(config, StudentConfig) else TeacherPipeline
         self.story = films.example(SAMPLED_SHOTS)
         if 0 < run.config.sample_every <= run.config.steps:
             self.codec = codec_of(run.config)  # complains now and not when the time has come
@@ -67,8 +56,7 @@ class Strips:
         self.codec.vae.to(self.run.device)
         text = CaptionEncoder(self.text.text_encoder, self.text.tokenizer, self.settings.text_tokens, truncate=True)
         pipeline = self.kind(model.to(self.run.device), self.codec, text, self.settings)
-        if isinstance(pipeline, TeacherPipeline):
-            pipeline.sampling_steps = SAMPLING_STEPS
+        pipeline.sampling_steps = SAMPLING_STEPS
         session = StorySession.of(pipeline, self.story)
         for _ in session.tell():
             pass

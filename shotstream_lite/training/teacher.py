@@ -10,7 +10,6 @@ from torch import Tensor
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable, add_noise
-from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.align import aligned, fading
 from shotstream_lite.training.batches import Films, FrozenText, drop_captions, embed, step_batch
@@ -151,6 +150,6 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
             save_text(text_encoder, tokenizer, config.out, run.main)
 
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)
-    strips = Strips(run, TeacherPipeline, transformer, text, config, films)
+    strips = Strips(run, transformer, text, config, films)
     parts = ({"text_encoder": text_encoder} if config.text else {}) | ({"align": align[0]} if align else {})
     run.steps(train_step, save, strips, transformer=transformer, optimizer=optimizer, **parts)

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, ModelSpec, check_size, held_out_stories, rendered_film, told
-from shotstream_lite.evaluation.report import FRECHET, figures
-from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.evaluation.run import FRECHET, REAL, figures
 from shotstream_lite.evaluation.statistics import as_json, difference, interval, ratio
 from shotstream_lite.evaluation.store import Kept, check_folder, made_by, scores_key, stacked
 from shotstream_lite.files import read_json, whole_file, write_text

@@ -22,8 +22,7 @@ import tyro
 from shotstream_lite.distributed import Share
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell, written
-from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, PASSED, figures
-from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.evaluation.run import DIMENSIONS, KEPT, PASSED, REAL, figures
 from shotstream_lite.evaluation.statistics import as_json, difference
 from shotstream_lite.evaluation.store import stacked
 from shotstream_lite.files import read_json, write_text
@@ -214,7 +213,7 @@ def probe_of(run: Path | None) -> Path:
 def measure(
     pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path, tells: Callable = tell
 ) -> dict[str, Any]:
-    """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
+    """The paper's five dimensions on held-out stories, with intervals; see `evaluation.run.figures`.
 
     With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
     all get everything.
