@@ -26,7 +26,7 @@ from shotstream_lite.training import ode_pairs, recipe
 from shotstream_lite.training.ablations import tables
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rows import ROWS
-from shotstream_lite.training.batches import next_shot_batch
+from shotstream_lite.training.batches import step_batch
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.inter_shot import InterShotConfig, Telling, train_inter_shot
@@ -195,7 +195,7 @@ def test_a_path_is_the_teachers(trained, tmp_path):
 
     def path(captions, guidance=config.guidance):
         draws = Run("a", config).draws(0, 2)
-        batch = next_shot_batch(films, 2, draws.each, **config.memory)
+        batch = step_batch(films, draws, config)
         wanted = dataclasses.replace(config, guidance=guidance)
         return list(ode_pairs.teacher_path(teacher, batch, captions, draws, wanted))
 

@@ -150,9 +150,9 @@ def next_shot_batch(
 
 def step_batch(films: Films, draws: Draws, config: NextShot, stills: int = 0) -> NextShotBatch:
     """What a step learns from as the configuration says, on its device; stills as in `next_shot_batch`."""
-    latents = drawn_length(draws, config.lengths)
-    batch = next_shot_batch(films, len(draws), draws.each, stills=stills, latents=latents, **config.memory)
-    return batch.to(draws.device)
+    latents, theirs = drawn_length(draws, config.lengths), config.captions == "target"
+    memory = (config.budget, config.drop_context, config.policy, theirs)
+    return next_shot_batch(films, len(draws), draws.each, *memory, stills, latents).to(draws.device)
 
 
 def remembered(films: Films, row: int, shots: int, budget: int, policy: str, like: Tensor) -> Context:

@@ -121,16 +121,6 @@ class NextShot:
     lengths: tuple[int, ...] = ()  # latents of a shot, one of these for each step; by default that of the shortest
     dry_run: bool = False  # say how much memory the stage would need and whether a GPU has it, and stop
 
-    @property
-    def memory(self) -> dict:
-        """What `next_shot_batch` must know."""
-        return {
-            "budget": self.budget,
-            "policy": self.policy,
-            "drop_context": self.drop_context,
-            "target_caption": self.captions == "target",
-        }
-
 
 @dataclass(kw_only=True)
 class NextShotConfig(NextShot, StageConfig):

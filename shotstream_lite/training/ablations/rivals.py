@@ -30,9 +30,9 @@ from shotstream_lite.training.batches import (
     draw_shot,
     drawn_length,
     drop_captions,
-    next_shot_batch,
     remembered,
     shortest,
+    step_batch,
 )
 from shotstream_lite.training.causal_init import CausalInitConfig
 from shotstream_lite.training.config import NextShotConfig, StudentConfig
@@ -253,14 +253,15 @@ def train_rival_flow(config: RivalFlowConfig, films: Films) -> None:
         base = run.trained(model)
     text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
     table = SigmaTable(config.shift, bell=config.bell)
+    short = replace(config, lengths=())  # as long as the shortest shots
 
     def loss_on(draws: Draws) -> Tensor:
         if config.mark:
-            batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+            batch = step_batch(films, draws, short)
             cond = batch.conditioning(drop_captions(text(batch.captions), config.drop_caption, draws), phase=0.0)
             noise, rows = draws.normal(*batch.target.shape[1:]), draws.index(len(table.sigmas))
             return teacher_loss(model, batch.target, noise, rows, cond, table)
-        batch = film_batch(films, draws, replace(config, lengths=()), remembers=False).to(run.device)
+        batch = film_batch(films, draws, short, remembers=False).to(run.device)
         rows = draws.index(len(table.sigmas), config.shots)
         rows = rows if model.asynchronous else rows[:, :1].expand_as(rows)
         captions = drop_captions(text(batch.lines), config.drop_caption, draws)

@@ -248,11 +248,7 @@ SHOWN = (
 
 def _plain(scores: np.ndarray) -> list[list[float | None]]:
     """Scores [stories, shots, ...] as JSON writes them, a mean for each shot; null where nothing was asked."""
-    several = scores.reshape(*scores.shape[:2], -1)
-    there = ~np.isnan(several)
-    with np.errstate(invalid="ignore"):
-        scores = np.where(there, several, 0).sum(2) / there.sum(2)
-    return [[None if np.isnan(score) else round(float(score), 3) for score in story] for story in scores]
+    return np.ma.masked_invalid(scores.reshape(*scores.shape[:2], -1)).mean(2).round(3).tolist()
 
 
 def scores(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
