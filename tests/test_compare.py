@@ -9,7 +9,7 @@ from conftest import build_transformer
 
 from shotstream_lite.cli import main
 from shotstream_lite.errors import StoryError
-from shotstream_lite.evaluation.report import DIMENSIONS, FRECHET
+from shotstream_lite.evaluation.run import DIMENSIONS, FRECHET
 from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rivals.cost import costs, frames_held

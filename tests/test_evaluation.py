@@ -6,10 +6,9 @@ import pytest
 from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation.films import (
     ModelSpec,
-    generated,
     held_out_stories,
-    rendered,
     rendered_film,
+    tell,
     training_stories,
     written,
 )
@@ -92,7 +91,7 @@ def test_seen_stories_begin_as_in_training():
 
 def test_films_are_told_and_drawn_shot_for_shot(pipeline):
     stories = held_out_stories(1, shots=2)
-    (real,), (film,) = list(rendered(stories)), list(generated(pipeline, stories))
+    real, film = rendered_film(stories[0]), tell(pipeline, stories[0], 0)
     assert [len(shot) for shot in real.shots] == [45, 45] and len(film.shots) == 2
     assert written(stories[0], 3) == written(stories[0], 3) != written(stories[0], 4)
 
@@ -102,6 +101,8 @@ def test_a_teller_is_named_in_one_word():
     name = "C:\\runs:causal-init@policy=first,steps=[1000,500],budget=2"
     settings = {"policy": "first", "steps": [1000, 500], "budget": 2}
     assert ModelSpec.parse(name, "toybox") == ModelSpec(name, "C:\\runs", "causal-init", settings)
+    settings = {"steps": [1000], "policy": "first"}
+    assert ModelSpec.parse("student@steps=[1000],policy=first", "toybox").settings == settings
     with pytest.raises(StoryError, match="'budget' is no setting"):
         ModelSpec.parse("student@budget", "toybox")
 

@@ -19,8 +19,17 @@ from transformers import (
 
 from shotstream_lite.cli import main
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.evaluation.encoders import ImageEncoder, VideoTextEncoder
-from shotstream_lite.evaluation.folder import KEYFRAMES, SCA, SEMANTIC, SUBJECT, TEXT, find_films, shot_lengths
+from shotstream_lite.evaluation.folder import (
+    KEYFRAMES,
+    SCA,
+    SEMANTIC,
+    SUBJECT,
+    TEXT,
+    ImageEncoder,
+    VideoTextEncoder,
+    find_films,
+    shot_lengths,
+)
 from shotstream_lite.film import FilmWriter
 from shotstream_lite.story import Shot, Story
 from shotstream_lite.story_files import save_story

@@ -11,8 +11,7 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.evaluation import run as running
 from shotstream_lite.evaluation.films import Film
 from shotstream_lite.evaluation.pictures import contact_sheet, stills
-from shotstream_lite.evaluation.report import FRECHET, evaluate
-from shotstream_lite.evaluation.run import Evaluation, model_specs
+from shotstream_lite.evaluation.run import FRECHET, Evaluation, evaluate, model_specs
 from shotstream_lite.evaluation.statistics import (
     FrechetSpace,
     Interval,

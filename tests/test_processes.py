@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from training_run import tiny_films, tiny_run
 
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.report import evaluate
-from shotstream_lite.evaluation.run import Evaluation, model_specs
+from shotstream_lite.evaluation.run import Evaluation, evaluate, model_specs
 from shotstream_lite.toybox.probe import Probe, save_probe
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig
@@ -196,7 +195,8 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(tmp_path, monkeypatch
             x = run.draws(step, 8).normal(4)
             loss = (model(x) - x.flip(1)).square().mean()
             done.append(step)
-            return {"loss": loss.item(), "norm": run.descend(optimizer, loss, step)}
+            value, norm = run.descend(optimizer, loss, step)
+            return {"loss": value, "norm": norm}
 
         def save():
             kill("save")
@@ -230,7 +230,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         run = Run("a", StageConfig(tmp_path, steps=1, **options))
         model = run.trained(torch.nn.Linear(4, size))
         optimizer = run.optimizer(model)
-        loss = lambda step: {"norm": run.descend(optimizer, model(torch.ones(4)).sum(), step)}  # noqa: E731
+        loss = lambda step: {"norm": run.descend(optimizer, model(torch.ones(4)).sum(), step)[1]}  # noqa: E731
         run.steps(loss, lambda: None, model=model, optimizer=optimizer)
 
     train(3)

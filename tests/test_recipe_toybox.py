@@ -9,7 +9,7 @@ from shotstream_lite.commands.train import main as train_main
 from shotstream_lite.models.folder import PRESETS
 from shotstream_lite.toybox import dataset
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
-from shotstream_lite.training import codec, decoder, probe, text
+from shotstream_lite.training import codec, decoders, probe, text
 
 TINY = ["--steps", "1", "--sample-every", "0"]
 SHOTS = [*TINY, "--batch", "2", "--lengths", "3", "6", "--budget", "2"]
@@ -34,7 +34,7 @@ def small_world(monkeypatch):
     monkeypatch.setattr(codec, "BATCHES", {5: 1})
     monkeypatch.setattr(probe, "accuracy", lambda *_: {})
     monkeypatch.setattr(text, "HELD_OUT", 1)
-    for stage in (codec, decoder):
+    for stage in (codec, decoders):
         monkeypatch.setattr(stage, "film_pool", lambda shots, seed: dataset.film_pool(shots, seed, 5))
     monkeypatch.setattr(dataset, "LENGTHS", (9, 17, 25))
     remembering = dataset.lengths_of, dataset._shown

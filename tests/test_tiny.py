@@ -13,8 +13,8 @@ from shotstream_lite.cli import main
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.models.folder import load_tiny
 from shotstream_lite.tiny import Block, TinyDecoder
-from shotstream_lite.training import codec, tiny_decoder
-from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
+from shotstream_lite.training import codec, decoders
+from shotstream_lite.training.decoders import TinyDecoderConfig, train_tiny_decoder
 
 CODEC = SimpleNamespace(channels=16, spatial_factor=8, vae=SimpleNamespace(device=torch.device("cpu")))
 WIDTHS = (12, 8, 6, 6)
@@ -109,7 +109,7 @@ def test_other_files_are_named_in_a_line(tmp_path, change, words):
 
 def test_it_is_trained_for_the_codec_there_is_and_used_where_asked_for(tmp_path, monkeypatch, model_folder, capsys):
     pool = torch.randint(0, 255, (10, 13, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(tiny_decoder, "film_pool", lambda shots, seed: pool.numpy())
+    monkeypatch.setattr(decoders, "film_pool", lambda shots, seed: pool.numpy())
     monkeypatch.setattr(codec, "BATCHES", {1: 2, 5: 1})
     monkeypatch.setattr(benchmark, "_import_seconds", lambda: 1.0)
     train_tiny_decoder(TinyDecoderConfig(tmp_path, after=(model_folder,), steps=2, save_every=1, widths=WIDTHS))

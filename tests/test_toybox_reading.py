@@ -6,8 +6,7 @@ import torch
 
 from shotstream_lite.evaluation import sentences
 from shotstream_lite.evaluation.films import coded, rendered_film, tell
-from shotstream_lite.evaluation.report import KEPT, figures, table
-from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.evaluation.run import KEPT, REAL, figures, table
 from shotstream_lite.measures import Film
 from shotstream_lite.toybox.dataset import lengths_of, story_of
 from shotstream_lite.toybox.probe import Probe, draw_window

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import types
 
 import pytest
 import torch
@@ -20,15 +21,15 @@ from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.models.folder import load_codec, load_text
 from shotstream_lite.toybox import dataset
 from shotstream_lite.training import codec as codec_stage
-from shotstream_lite.training import decoder, loop, recipe, ship, text, weights
+from shotstream_lite.training import decoders, loop, recipe, ship, text, weights
 from shotstream_lite.training.base import BaseConfig, train_base
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig
-from shotstream_lite.training.decoder import DecoderConfig, train_decoder
+from shotstream_lite.training.decoders import DecoderConfig, train_decoder
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
-from shotstream_lite.training.presets import configs
+from shotstream_lite.training.recipe import configs
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.text import TextConfig, train_text
 from shotstream_lite.training.weights import earlier, save_whole
@@ -166,6 +167,14 @@ def test_all_runs_what_is_left_of_the_recipe(tmp_path, monkeypatch, capsys):
     real = recipe.stage_configs(parse(["all", "--out", "x", "--videos", "mine"]))  # nobody knows what they say and show
     assert list(real) == [name for name in stages if name != "text"] and real["base"].text and not real["base"].align
     assert {stage.lengths for stage in real.values() if hasattr(stage, "lengths")} == {()}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_learnt_is_said_by_one_of_several_processes(tmp_path, monkeypatch, capsys, first):
+    monkeypatch.setitem(recipe.OTHERS, TextConfig, lambda config: {"shape": 0.5})
+    monkeypatch.setattr(recipe, "processes", lambda: types.SimpleNamespace(is_main_process=first))
+    recipe.train(TextConfig(tmp_path))
+    assert ("shape" in capsys.readouterr().out) == first
 
 
 def test_a_stage_says_how_long_it_will_take(tmp_path, monkeypatch, capsys):
@@ -403,7 +412,7 @@ def test_what_is_written_can_be_read_by_others(trained, tmp_path):
 def test_the_codec_goes_on_too(tmp_path, monkeypatch, killer, train, kind):
     """Its pictures are tiny here. The decoder is polished in place: what it began with is not to be had again."""
     pool = torch.randint(0, 255, (96, 13, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for module in (codec_stage, decoder):
+    for module in (codec_stage, decoders):
         monkeypatch.setattr(module, "film_pool", lambda shots, seed: pool.numpy())
     monkeypatch.setattr(codec_stage, "BATCHES", {1: 1, 5: 1})
     monkeypatch.setattr(codec_stage, "compact", lambda vae, pool, channels: vae)

@@ -22,14 +22,14 @@ from shotstream_lite.models.memory import LiveBytes, outline_codec
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rollout import begin_shot, sample_joint
-from shotstream_lite.training import base, codec, decoder, memory, ode_pairs, probe, recipe, text
+from shotstream_lite.training import base, codec, decoders, memory, ode_pairs, probe, recipe, text
 from shotstream_lite.training.batches import drop_captions, next_shot_batch
 from shotstream_lite.training.causal_init import causal_init_loss
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
 from shotstream_lite.training.memory import count_training, what_it_takes
 from shotstream_lite.training.muon import Muon
-from shotstream_lite.training.presets import STAGES, configs
+from shotstream_lite.training.recipe import STAGES, configs
 from shotstream_lite.training.teacher import teacher_loss
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
 
@@ -143,7 +143,7 @@ class Updates:
         self.folder, self.trained, self.films = folder, trained, tiny_films(budgets=(3, 6))
         monkeypatch.setattr(Run, "steps", lambda run, *args, **parts: self._two(run, *args, **parts))
         monkeypatch.setattr(base, "build_transformer", lambda *_: tiny_transformer(0))
-        for module in (codec, decoder):
+        for module in (codec, decoders):
             monkeypatch.setattr(module, "film_pool", self._pool)
         monkeypatch.setattr(codec, "BATCHES", {1: 2, 5: 1})
         monkeypatch.setattr(probe, "accuracy", lambda *_: {})
@@ -379,17 +379,15 @@ def test_the_papers_recipe_fits_eight_gpus_of_80_gb_and_one(tmp_path, monkeypatc
     many parts do."""
     counted: dict[tuple, int] = {}  # an update's bytes do not depend on who else is at work
 
-    def once(count):
-        def of(model, config, films, samples):
-            key = (count, type(config), model.transformer.config.num_layers, samples)
-            if key not in counted:
-                counted[key] = count(model, config, films, samples)
-            return counted[key]
+    count = memory._updates
 
-        return of
+    def once(model, config, films, samples):
+        key = (type(config), model.transformer.config.num_layers, samples)
+        if key not in counted:
+            counted[key] = count(model, config, films, samples)
+        return counted[key]
 
-    for name in ("_teacher", "_paths", "_causal_init", "_student", "_critic"):
-        monkeypatch.setattr(memory, name, once(getattr(memory, name)))
+    monkeypatch.setattr(memory, "_updates", once)
     for name in ("teacher", "ode-pairs", "causal-init", "intra-shot", "inter-shot"):
         config = dataclasses.replace(configs("wan-1.3b")[name], out=tmp_path, start=PRESETS["wan-1.3b"])
         for processes in (1, 8):

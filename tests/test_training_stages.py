@@ -26,13 +26,13 @@ from shotstream_lite.training import ode_pairs, recipe
 from shotstream_lite.training.ablations import tables
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rows import ROWS
-from shotstream_lite.training.batches import next_shot_batch
+from shotstream_lite.training.batches import step_batch
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
 from shotstream_lite.training.config import StageConfig
 from shotstream_lite.training.inter_shot import InterShotConfig, Telling, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.ode_pairs import OdePairsConfig, generate, load_pairs, state_indices
+from shotstream_lite.training.ode_pairs import OdePairsConfig, draw_pairs, find_pairs, generate, state_indices
 from shotstream_lite.training.presets import RECIPES
 from shotstream_lite.training.teacher import TeacherConfig, train_teacher
 from shotstream_lite.training.weights import add_lora, earlier, initial_model, merged
@@ -179,12 +179,12 @@ def test_pairs_can_be_made_in_pieces_and_learnt_from(trained, tmp_path):
     config = CausalInitConfig(
         tmp_path, after=(trained,), steps=2, batch=2, trajectories="teacher", student_steps=(1000, 500), sample_every=0
     )
-    batch, trajectory = load_pairs(config).draw(Run("a", config).draws(0))
+    batch, trajectory = draw_pairs(find_pairs(config), Run("a", config).draws(0))
     assert trajectory.shape == (2, 3, CHANNELS, 3, 4, 6) and torch.equal(trajectory[:, -1], batch.target)
     train_causal_init(config, films)
     assert not torch.equal(weights(tmp_path, "causal-init"), weights(trained, "teacher"))
     with pytest.raises(CheckpointError, match="2 student steps"):
-        load_pairs(dataclasses.replace(config, student_steps=(1000, 740, 500, 260)))
+        find_pairs(dataclasses.replace(config, student_steps=(1000, 740, 500, 260)))
 
 
 def test_a_path_is_the_teachers(trained, tmp_path):
@@ -195,7 +195,7 @@ def test_a_path_is_the_teachers(trained, tmp_path):
 
     def path(captions, guidance=config.guidance):
         draws = Run("a", config).draws(0, 2)
-        batch = next_shot_batch(films, 2, draws.each, **config.memory)
+        batch = step_batch(films, draws, config)
         wanted = dataclasses.replace(config, guidance=guidance)
         return list(ode_pairs.teacher_path(teacher, batch, captions, draws, wanted))
 
@@ -399,6 +399,11 @@ def test_a_table_is_made_row_by_row(tmp_path, monkeypatch, capsys):
     assert [row["name"] for row in rows] == ["stage 1 only", "no global cache"]
     with pytest.raises(CheckpointError, match="channel concat"):
         tables.make_tables(dataclasses.replace(config, only=("colour",)))
+    next((tmp_path / "tables").glob("row-*.json")).write_text("{")
+    with pytest.raises(CheckpointError, match=r"row-\w+\.json: .*remove it, and it is measured again"):
+        tables.make_tables(
+            dataclasses.replace(config, only=("channel concat", "learnt embedding", "no global cache", "stage 1 only"))
+        )
 
 
 def test_a_row_is_measured_in_all_that_its_table_shows(pipeline, tmp_path):

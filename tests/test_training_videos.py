@@ -76,7 +76,7 @@ def test_real_films_become_batches(film, tmp_path):
     codec, folder, keys = Codec(tiny_codec().eval()), tmp_path / "films", key_frames(17, (6,))
     encode_videos(codec, find_videos(film.parent), folder, 17, (32, 48), keys)
     films = load_videos(folder)
-    assert (len(films), films.lengths(0), films.channels) == (1, [17, 17], CHANNELS)
+    assert (len(films), films.lengths(0), films.questions()) == (1, [17, 17], {})
     batch = next_shot_batch(films, 20, Draws(0, 0, range(20)).each, drop_context=0.0)
     assert batch.target.shape == (20, CHANNELS, 5, 4, 6) and batch.context.shape == (20, CHANNELS, 6, 4, 6)
     told = {captions[-1] or captions[0] for captions in batch.captions}

@@ -80,8 +80,7 @@ class Evaluate:
             check_size({spec.name: (pipeline.settings.height, pipeline.settings.width)})
             result = evaluate_sentences(pipeline, load_probe(PROBE_FILE), self.sentences)
         else:
-            from shotstream_lite.evaluation.report import evaluate
-            from shotstream_lite.evaluation.run import Evaluation, model_specs
+            from shotstream_lite.evaluation.run import Evaluation, evaluate, model_specs
 
             who = model_specs(self.weights, self.preset)
             names = ("stories", "shots", "seed", "seen", "given", "keep", "pictures")

@@ -33,10 +33,10 @@ def main(arguments: list[str]) -> int:
 def parse(arguments: list[str]):
     """The configuration that a command line asks for."""
     from shotstream_lite.training.ablations.tables import TablesConfig
-    from shotstream_lite.training.presets import RECIPES, configs
-    from shotstream_lite.training.recipe import AllConfig
+    from shotstream_lite.training.decoders import TinyDecoderConfig
+    from shotstream_lite.training.presets import RECIPES
+    from shotstream_lite.training.recipe import AllConfig, configs
     from shotstream_lite.training.ship import ShipConfig
-    from shotstream_lite.training.tiny_decoder import TinyDecoderConfig
 
     first = argparse.ArgumentParser(prog="shotstream train", add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=sorted(RECIPES), default="toybox")

@@ -1,7 +1,8 @@
 """Held-out stories as films: told by a model, or drawn by the renderer as the ceiling."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ class ModelSpec:
         model, at, wishes = name.partition("@")
         folder, _, weights = model.rpartition(":")
         settings: dict[str, Any] = {}
-        for wish in _split(wishes) if at else []:
+        # At commas, but not within a list: "steps=[1000,500],budget=2".
+        for wish in re.split(r",(?![^[]*\])", wishes) if at else []:
             key, sign, value = wish.partition("=")
             if not sign or key in settings:
                 what = "is there twice" if sign else "is no setting"
@@ -150,25 +152,3 @@ def coded(pipeline: ShotStreamPipeline, film: Film) -> Film:
     decoded = (pipeline.codec.decode(pipeline.codec.encode_clip(clip)) for clip in clips)
     shots = [to_frames(pixels[0].transpose(0, 1).cpu()).numpy() for pixels in decoded]
     return replace(film, shots=shots, original=film)
-
-
-def generated(pipeline: ShotStreamPipeline, stories: Sequence[ToyStory]) -> Iterator[Film]:
-    """Stories as a model tells them, each from the seed of its place."""
-    return (tell(pipeline, story, seed) for seed, story in enumerate(stories))
-
-
-def rendered(stories: Sequence[ToyStory]) -> Iterator[Film]:
-    """The stories as the renderer draws them."""
-    return (rendered_film(story) for story in stories)
-
-
-def _split(wishes: str) -> list[str]:
-    """At commas, but not within a list: "steps=[1000,500],budget=2"."""
-    parts, depth = [""], 0
-    for letter in wishes:
-        depth += (letter == "[") - (letter == "]")
-        if letter == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts

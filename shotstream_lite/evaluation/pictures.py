@@ -1,6 +1,7 @@
 """Contact sheets: a story a sheet, a shot a row, real film beside what each teller made of it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -31,21 +32,16 @@ def contact_sheet(captions: Sequence[str], films: Mapping[str, Sequence[np.ndarr
     strips = {name: [film_strip([shot], STILLS) for shot in shots] for name, shots in films.items()}
     widths = [max(strip.shape[1] for strip in rows) for rows in strips.values()]
     heights = [max(rows[shot].shape[0] for rows in strips.values()) for shot in range(len(captions))]
-    size = sum(widths) + GAP * (len(widths) - 1), LINE + sum(heights) + LINE * len(heights)
-    sheet = Image.new("RGB", size, "white")
+    *tops, bottom = accumulate((LINE + height for height in heights), initial=LINE)
+    *lefts, right = accumulate((width + GAP for width in widths), initial=0)
+    sheet = Image.new("RGB", (right - GAP, bottom), "white")
     pen = ImageDraw.Draw(sheet)
-    left = 0
-    for (name, rows), width in zip(strips.items(), widths, strict=True):
+    for left, (name, rows) in zip(lefts, strips.items(), strict=True):
         pen.text((left, 0), name, "black")
-        top = LINE
-        for strip, height in zip(rows, heights, strict=True):
+        for top, strip in zip(tops, rows, strict=True):
             sheet.paste(Image.fromarray(strip), (left, top + LINE))
-            top += LINE + height
-        left += width + GAP
-    top = LINE
-    for number, (caption, height) in enumerate(zip(captions, heights, strict=True), start=1):
+    for number, (top, caption) in enumerate(zip(tops, captions, strict=True), start=1):
         pen.text((0, top), f"{number}. {caption}", "gray")
-        top += LINE + height
     return np.asarray(sheet)
 
 

@@ -36,8 +36,7 @@ def resamples(stories: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
 
 def interval(scores: np.ndarray) -> Interval:
     """Mean of the scores that are there, by story. Shape: float [stories, any], nan where nothing was asked."""
-    counts = resamples(len(scores))
-    return _interval(*_means(scores, counts))
+    return _interval(*_means(scores, resamples(len(scores))))
 
 
 def ratio(scores: np.ndarray, reference: np.ndarray) -> Interval:
@@ -64,13 +63,11 @@ def change(scores: np.ndarray) -> Interval:
     Shape: float [stories, shots, ...]; shots that were never asked (a first shot carries nothing) are left out.
     """
     scores = scores.reshape(*scores.shape[:2], -1)
-    asked = ~np.isnan(scores).all(axis=(0, 2))
-    if asked.sum() < 2:
+    at, counts = np.flatnonzero(~np.isnan(scores).all(axis=(0, 2))), resamples(len(scores))
+    if len(at) < 2:
         return Interval(np.nan, np.nan, np.nan)
-    counts = resamples(len(scores))
-    pairs = [_means(scores[:, [shot]], counts) for shot in np.flatnonzero(asked)]
-    at = np.flatnonzero(asked)
-    return _interval(_rise(at, np.array([mean for mean, _ in pairs])), _rise(at, np.stack([m for _, m in pairs])))
+    figures, draws = zip(*(_means(scores[:, [shot]], counts) for shot in at), strict=True)
+    return _interval(_rise(at, np.array(figures)), _rise(at, np.stack(draws)))
 
 
 class FrechetSpace:
@@ -95,30 +92,25 @@ class FrechetSpace:
         A resample repeats stories, which raises every distance a little; so the interval is the spread of the resamples
         moved back around the figure itself.
         """
-        told, real = self._project(told), self._project(real)
-        figure = _frechet(told, real)
-        draws = [self._drawn(told, real, count) for count in resamples(len(told), FRECHET_DRAWS)]
-        return self._around(figure, np.array(draws))
+        return self._around(*self._distances(*self._project(told, real)))
 
     def change(self, told: np.ndarray, real: np.ndarray) -> tuple[list[Interval], Interval]:
         """The distance at every shot, and its rise from the first shot to the last, as `change` has it."""
-        told, real = self._project(told), self._project(real)
-        shots = range(told.shape[1])
-        figures = np.array([_frechet(told[:, [s]], real[:, [s]]) for s in shots])
-        counts = resamples(len(told), FRECHET_DRAWS)
-        draws = np.array([[self._drawn(told[:, [s]], real[:, [s]], count) for count in counts] for s in shots])
-        by_shot = [self._around(figure, draw) for figure, draw in zip(figures, draws, strict=True)]
-        if len(figures) < 2:
+        (told, real), shots = self._project(told, real), np.arange(told.shape[1])
+        each = [self._distances(told[:, [shot]], real[:, [shot]]) for shot in shots]
+        by_shot, (figures, draws) = [self._around(*one) for one in each], zip(*each, strict=True)
+        if len(shots) < 2:
             return by_shot, Interval(np.nan, np.nan, np.nan)
-        return by_shot, self._around(_rise(np.array(shots), figures), _rise(np.array(shots), draws))
+        return by_shot, self._around(_rise(shots, np.array(figures)), _rise(shots, np.stack(draws)))
 
-    def _project(self, features: np.ndarray) -> np.ndarray:
-        return features @ self.basis / np.sqrt(self.spread)
+    def _project(self, *features: np.ndarray) -> list[np.ndarray]:
+        return [some @ self.basis / np.sqrt(self.spread) for some in features]
 
     @staticmethod
-    def _drawn(told: np.ndarray, real: np.ndarray, count: np.ndarray) -> float:
-        rows = np.repeat(np.arange(len(told)), count)
-        return _frechet(told[rows], real[rows])
+    def _distances(told: np.ndarray, real: np.ndarray) -> tuple[float, np.ndarray]:
+        """Over all stories, and over each resample [draws]."""
+        drawn = [np.repeat(np.arange(len(told)), count) for count in resamples(len(told), FRECHET_DRAWS)]
+        return _frechet(told, real), np.array([_frechet(told[rows], real[rows]) for rows in drawn])
 
     @staticmethod
     def _around(figure: float, draws: np.ndarray) -> Interval:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ def check_folder(folder: Path, option: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise StoryError(f"{option} {folder}: cannot be written to: choose another folder")
+
+
+def stacked(parts: Sequence[Scores]) -> Scores:
+    """The scores of films together, [films, shots, ...]."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def scores_key(spec: ModelSpec, probe: Path, *stories: int) -> str:

@@ -10,6 +10,7 @@ belongs at the beginning: at full weight to the end it drowns the picture (see `
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -80,36 +81,33 @@ class Align(nn.Module):
         self._seen: dict[int, Tensor] = {}
         self._heard: dict[int, tuple[Tensor, Tensor]] = {}
         transformer.watch = self._keep
-        transformer.listen = {layer: self._listener(layer) for layer in range(self.before, self.late)}
+        transformer.listen = {layer: partial(self._listen, layer) for layer in range(self.before, self.late)}
 
     def _keep(self, layer: int, tokens: Tensor) -> None:
         if layer in (self.early, self.before, self.late):
             self._seen[layer] = tokens
 
-    def _listener(self, layer: int):  # noqa: ANN202
-        def listen(keys: Tensor, values: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-            self._heard[layer] = query, keys
-            return keys, values
-
-        return listen
+    def _listen(self, layer: int, keys: Tensor, values: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        self._heard[layer] = query, keys
+        return keys, values
 
     def loss(self, origins: Sequence[Sequence[Origin]], remembered: int = 0) -> Tensor:
         """Of the frames the transformer has just been called with, `origins` over [context | target].
 
         remembered: context frames
         """
-        answers = self._answers(origins)
-        flat = lambda layer, frames: self._seen[layer][:, frames].flatten(0, 1)  # noqa: E731
-        of = lambda frames: {name: asked[:, frames].flatten() for name, asked in answers.items()}  # noqa: E731
-        context, target = slice(0, remembered), slice(remembered, None)
-        loss = self.told(flat(self.early, target), of(target))
+        answers, context, target = self._answers(origins), slice(0, remembered), slice(remembered, None)
+
+        def ask(heads: Answers, layer: int, frames: slice) -> Tensor:
+            asked = {name: answers[name][:, frames].flatten() for name in heads.heads}
+            return heads(self._seen[layer][:, frames].flatten(0, 1), asked)
+
+        loss = ask(self.told, self.early, target)
         if remembered:
-            loss = loss + self.shown(flat(self.before, context), of(context))
-            seen = {name: asked.clone() for name, asked in answers.items()}
-            for name in self.found.heads:  # nobody can know it who remembers nothing
-                seen[name][[not any(sample[:remembered]) for sample in origins]] = -1
-            loss = loss + self.found(flat(self.late, target), {k: v[:, target].flatten() for k, v in seen.items()})
-            loss = loss + self._led(origins, remembered)
+            loss = loss + ask(self.shown, self.before, context)
+            blank = torch.tensor([[not any(sample[:remembered])] for sample in origins])
+            answers |= {name: asked.masked_fill(blank, -1) for name, asked in answers.items()}  # nobody can know it
+            loss = loss + ask(self.found, self.late, target) + self._led(origins, remembered)
         self._seen.clear(), self._heard.clear()
         return loss
 

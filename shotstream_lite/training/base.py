@@ -12,7 +12,6 @@ from torch import nn
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable
-from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.toybox.language import build_text_encoder, build_tokenizer
 from shotstream_lite.training.align import aligned, fading
 from shotstream_lite.training.batches import (
@@ -86,7 +85,7 @@ def train_base(config: BaseConfig, films: Films) -> None:
     if config.start:
         transformer = initial_model(config, "base", "base")
     else:
-        transformer = build_transformer(films.channels, config.heads, config.layers)
+        transformer = build_transformer(len(films.clip(0, 0)), config.heads, config.layers)
     transformer = run.trained(transformer)
     text_encoder = run.trained(text_encoder) if config.text else run.frozen(text_encoder)
     align = aligned(run, transformer, films)
@@ -118,7 +117,8 @@ def train_base(config: BaseConfig, films: Films) -> None:
             seen = heads.loss(origins)
             weight = config.align * fading(step, config.align_steps)
             loss, metrics["loss_seen"] = loss + weight * seen, seen.item()
-        return metrics | {"grad_norm": run.descend(optimizer, loss, step)}
+        _, norm = run.descend(optimizer, loss, step)
+        return metrics | {"grad_norm": norm}
 
     def save() -> None:
         save_model(transformer, config.out / "base", run.main)
@@ -127,6 +127,6 @@ def train_base(config: BaseConfig, films: Films) -> None:
 
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)  # frozen only while it is looked at
     alone = NextShotConfig(config.out, budget=0, shift=config.shift, text_tokens=config.text_tokens)
-    strips = Strips(run, TeacherPipeline, transformer, text, alone, films)
+    strips = Strips(run, transformer, text, alone, films)
     parts = ({"text_encoder": text_encoder} if config.text else {}) | ({"align": align[0]} if align else {})
     run.steps(train_step, save, strips, transformer=transformer, optimizer=optimizer, **parts)

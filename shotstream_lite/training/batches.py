@@ -13,19 +13,16 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from shotstream_lite.codec import FRAMES_PER_LATENT, latent_frames, pixel_frames
 from shotstream_lite.conditioning import Conditioning
-from shotstream_lite.context import remember
+from shotstream_lite.context import Context, remember
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.story import Story
 from shotstream_lite.text import encode_captions
+from shotstream_lite.training.config import NextShot
 from shotstream_lite.training.draws import Draws
 
 
 class Films(Protocol):
     """Encoded stories, as `train films` leaves them. Shots may be of several lengths."""
-
-    @property
-    def channels(self) -> int:
-        """Latent channels."""
 
     def __len__(self) -> int:
         """How many stories there are."""
@@ -50,6 +47,7 @@ class Films(Protocol):
 
     def questions(self) -> Mapping[str, int]:
         """What an oracle can say of every frame, and how many answers there are; empty where nobody knows."""
+        return {}
 
     def shown(self, story: int, shot: int) -> Mapping[str, np.ndarray]:
         """The answers for each pixel frame of a shot, int [frames], -1 where it is not to be seen."""
@@ -142,18 +140,25 @@ def next_shot_batch(
         if stills:
             looks = [_a_still(films, row, shot, source) for _ in range(stills)]
             target, at = torch.cat([look for look, _ in looks], 1), [frame for _, frame in looks]
-        context = remember(
-            () if dropped else films.lengths(row)[:shot],
-            budget,
-            policy,
-            lambda picked, row=row: [films.still(row, *place) for place in picked],
-            target,
-        )
+        context = remembered(films, row, 0 if dropped else shot, budget, policy, target)
         told = films.captions(row, words)[: shot + 1]
         samples.append((target, *context.told(told, target.shape[1], own=not target_caption)))
         seen = [(row, *place) for place in context.picked] or [None] * len(context.shot_ids)
         origins.append(seen + [(row, shot, frame) for frame in at])
     return replace(collate(samples), origins=origins)
+
+
+def step_batch(films: Films, draws: Draws, config: NextShot, stills: int = 0) -> NextShotBatch:
+    """What a step learns from as the configuration says, on its device; stills as in `next_shot_batch`."""
+    latents, theirs = drawn_length(draws, config.lengths), config.captions == "target"
+    memory = (config.budget, config.drop_context, config.policy, theirs)
+    return next_shot_batch(films, len(draws), draws.each, *memory, stills, latents).to(draws.device)
+
+
+def remembered(films: Films, row: int, shots: int, budget: int, policy: str, like: Tensor) -> Context:
+    """What `context.remember` keeps of the first so many shots of a story."""
+    stills = lambda picked: [films.still(row, *place) for place in picked]  # noqa: E731
+    return remember(films.lengths(row)[:shots], budget, policy, stills, like)
 
 
 def collate(samples: Sequence[tuple]) -> NextShotBatch:

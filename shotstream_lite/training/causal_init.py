@@ -4,7 +4,6 @@ One masked joint pass over [context | shot] stands for the chunk-by-chunk rollou
 the chunks before it and itself, and has its own noise level.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +12,12 @@ from torch import Tensor
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.training.ablations.baselines import LearntCut
-from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, drawn_length, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, step_batch
 from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.ode_pairs import load_pairs
+from shotstream_lite.training.ode_pairs import draw_pairs, find_pairs
 from shotstream_lite.training.samples import Strips
 from shotstream_lite.training.weights import initial_model, save_model, text_of
 from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
@@ -101,7 +99,7 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
     run = Run("causal-init", config)
     transformer = initial_model(config, "causal-init", "teacher")
     teacher = transformer if config.start is None else None
-    pairs = load_pairs(config, teacher) if config.trajectories == "teacher" else None
+    pairs = find_pairs(config, teacher) if config.trajectories == "teacher" else None
     transformer = run.trained(LearntCut.of(config, transformer), shard=config.shard)
     text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
     optimizer = run.optimizer(transformer)
@@ -110,41 +108,29 @@ def train_causal_init(config: CausalInitConfig, films: Films) -> None:
 
     def drawn(draws: Draws) -> tuple[NextShotBatch, Tensor, Tensor]:
         if pairs:
-            batch, trajectory = pairs.draw(draws)
+            batch, trajectory = draw_pairs(pairs, draws)
         else:
-            latents = drawn_length(draws, config.lengths)
-            batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
+            batch = step_batch(films, draws, config)
             noise = draws.normal(*batch.target.shape[1:])
             trajectory = torch.stack([add_noise(batch.target, noise, sigma) for sigma in sigmas], dim=1)
         return batch, trajectory, draws.index(len(sigmas), trajectory.shape[3])
 
     def train_step(step: int) -> dict[str, float]:
-        parts, values = [drawn(draws) for draws in run.draws(step).split(config.accumulate)], []
+        parts = [drawn(draws) for draws in run.draws(step).split(config.accumulate)]
         noisy = sum((sigmas[chunk_levels(levels, config.chunk)] > 0).sum() for *_, levels in parts)
-        frames = run.mean(noisy.float().to(run.device))
+        frames = run.accelerator.reduce(noisy.float().to(run.device), "mean")
 
-        def losses() -> Iterator[Tensor]:
-            for batch, trajectory, levels in parts:
-                loss = causal_init_loss(
-                    transformer,
-                    trajectory,
-                    levels,
-                    sigmas,
-                    batch.conditioning(text(batch.captions), config.phase),
-                    table,
-                    config.chunk,
-                    frames,
-                )
-                values.append(loss.item())
-                yield loss
+        def loss_on(batch: NextShotBatch, trajectory: Tensor, levels: Tensor) -> Tensor:
+            cond = batch.conditioning(text(batch.captions), config.phase)
+            return causal_init_loss(transformer, trajectory, levels, sigmas, cond, table, config.chunk, frames)
 
-        norm = run.descend(optimizer, losses(), step)
-        return {"loss": sum(values), "grad_norm": norm}
+        loss, norm = run.descend(optimizer, (loss_on(*part) for part in parts), step)
+        return {"loss": loss, "grad_norm": norm}
 
     run.steps(
         train_step,
         lambda: save_model(transformer, config.out / "causal-init", run.main, config),
-        Strips(run, ShotStreamPipeline, transformer, text, config, films),
+        Strips(run, transformer, text, config, films),
         transformer=transformer,
         optimizer=optimizer,
     )

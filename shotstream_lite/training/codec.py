@@ -77,7 +77,8 @@ def build_codec(channels: int = LATENT_CHANNELS, base_dim: int = 32, patch_size:
         out_channels=3 * patch_size**2,
         patch_size=patch_size,
         scale_factor_spatial=4 * patch_size,
-        **_standard(channels),
+        latents_mean=[0.0] * channels,
+        latents_std=[1.0] * channels,
     )
     with torch.no_grad():
         vae.quant_conv.bias[channels:] = -6.0  # little posterior noise at first, or nothing is learnt for long
@@ -156,7 +157,7 @@ def start_clips(vae: AutoencoderKLWan) -> None:
             module.bias.zero_()
 
 
-def train_codec(config: CodecConfig) -> AutoencoderKLWan:
+def train_codec(config: CodecConfig) -> None:
     """Trains the codec and stores it with compact latents."""
     run = Run("codec", config)
     torch.manual_seed(config.seed)
@@ -180,7 +181,6 @@ def train_codec(config: CodecConfig) -> AutoencoderKLWan:
             save_whole(compact(copy.deepcopy(vae).cpu(), pool, config.channels), config.out / "vae")
 
     run.steps(train_step, save, vae=vae, opt=optimizer)
-    return vae
 
 
 @torch.no_grad()
@@ -205,7 +205,8 @@ def compact(vae: AutoencoderKLWan, pool: np.ndarray, channels: int, shots: int =
     half = vae.config.z_dim
     quant, last = _matrix(vae.quant_conv)[:half], vae.encoder.conv_out
     small.encoder.conv_out.weight.zero_()
-    small.encoder.conv_out.weight[:channels] = _mix(inward @ quant, last.weight)
+    weight = torch.einsum("no,oithw->nithw", inward @ quant, last.weight.double())
+    small.encoder.conv_out.weight[:channels] = weight.float()
     bias = inward @ (quant @ last.bias.double() + vae.quant_conv.bias[:half].double() - centre)
     small.encoder.conv_out.bias[:channels] = bias.float()
     small.encoder.conv_out.bias[channels:] = -6.0
@@ -248,18 +249,9 @@ def channel_scales(vae: AutoencoderKLWan, pixels: Tensor, nudge: float = 0.3) ->
     return gains / gains.square().mean().sqrt()
 
 
-def _standard(channels: int) -> dict[str, list[float]]:
-    return {"latents_mean": [0.0] * channels, "latents_std": [1.0] * channels}
-
-
 def _matrix(conv: WanCausalConv3d) -> Tensor:
     """A 1x1x1 convolution as a matrix [out, in], float64."""
     return conv.weight[..., 0, 0, 0].double()
-
-
-def _mix(matrix: Tensor, weight: Tensor) -> Tensor:
-    """A convolution's weight [out, in, t, h, w] followed by a matrix [new, out]."""
-    return torch.einsum("no,oithw->nithw", matrix, weight.double()).float()
 
 
 def _rate(step: int, frame_steps: int, config: CodecConfig) -> float:

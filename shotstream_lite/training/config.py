@@ -12,19 +12,8 @@ from shotstream_lite.flow import FEW_STEPS, TIMESTEPS
 from shotstream_lite.rope import SHOT_PHASE
 
 TINY = 5e-324  # the least number above 0
-AT_LEAST_ONE = (
-    "steps",
-    "batch",
-    "accumulate",
-    "save_every",
-    "pairs",
-    "stories",
-    "shots",
-    "channels",
-    "lora_rank",
-    "sampling_steps",
-)
-AT_LEAST_ONE += ("wide_channels", "base_dim", "patch_size", "heads", "layers")
+AT_LEAST_ONE = ("steps", "batch", "accumulate", "save_every", "pairs", "stories", "shots", "channels", "lora_rank")
+AT_LEAST_ONE += ("sampling_steps", "wide_channels", "base_dim", "patch_size", "heads", "layers")
 POSITIVE = ("lr", "clip_lr", "critic_lr", "clip", "critic_clip", "shift", "lora_alpha")
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, 10**9)),
@@ -80,9 +69,7 @@ class RunConfig:
     after: tuple[Path, ...] = ()  # run folders that hold earlier stages which are not in `out`
     start: Path | None = None  # a run or model folder whose weights of this stage to go on from; fills other gaps
     precision: Literal["no", "bf16"] = "no"  # of mixed precision; weights and optimizer stay float32
-    compile: bool = (
-        False  # torch.compile the transformers' blocks: a minute at the start, then faster; wants a compiler
-    )
+    compile: bool = False  # torch.compile the transformers: a minute at the start, then faster; wants a compiler
     seed: int = 0
 
     @property
@@ -133,16 +120,6 @@ class NextShot:
     text_tokens: int = 64  # length of a caption's embedding
     lengths: tuple[int, ...] = ()  # latents of a shot, one of these for each step; by default that of the shortest
     dry_run: bool = False  # say how much memory the stage would need and whether a GPU has it, and stop
-
-    @property
-    def memory(self) -> dict:
-        """What `next_shot_batch` must know."""
-        return {
-            "budget": self.budget,
-            "policy": self.policy,
-            "drop_context": self.drop_context,
-            "target_caption": self.captions == "target",
-        }
 
 
 @dataclass(kw_only=True)

@@ -49,9 +49,8 @@ class Draws:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, [samples, *shape]."""
-        return torch.stack([torch.randn(shape, generator=g, dtype=torch.float32, device="cpu") for g in self.each]).to(
-            self.device
-        )
+        drawn = [torch.randn(shape, generator=g, dtype=torch.float32, device="cpu") for g in self.each]
+        return torch.stack(drawn).to(self.device)
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """The same for a shape that names the samples first, as a rollout asks."""

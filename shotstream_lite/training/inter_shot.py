@@ -21,7 +21,6 @@ from torch import Tensor
 from shotstream_lite.codec import Codec, to_frames, to_pixels
 from shotstream_lite.context import Memory, remember
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import Films, NextShotBatch, collate, shortest
 from shotstream_lite.training.draws import Draws, seeded
@@ -62,6 +61,7 @@ class Telling:
 
     def __init__(self, run: Run, config: InterShotConfig, films: Films, codec: Codec) -> None:
         self.run, self.config, self.films, self.codec = run, config, films, codec
+        self.batch = config.batch // run.processes
         self.usable = [row for row in range(len(films)) if len(films.lengths(row)) >= config.shots]
         if not self.usable:
             raise CheckpointError(f"films: no story has {config.shots} shots: choose a smaller --shots")
@@ -87,7 +87,7 @@ class Telling:
             self.pixels.append(torch.stack([to_frames(frames).cpu() for frames in one_by_one]))
 
     def _memory(self, round_: int, row: int, shot: int, forgets: bool) -> Memory:
-        sample = row + self.run.process * self._batch
+        sample = row + self.run.process * self.batch
         source = seeded(self.config.seed, round_, 0, 1 + sample)
         story = self.usable[int(torch.randint(len(self.usable), (), generator=source, device="cpu"))]
         words = np.random.default_rng(int(torch.randint(2**62, (), generator=source, device="cpu")))
@@ -109,10 +109,6 @@ class Telling:
         with torch.autocast(self.run.device.type, enabled=False):
             return list(self.codec.encode_frames(to_pixels(frames)).cpu())
 
-    @property
-    def _batch(self) -> int:
-        return self.config.batch // self.run.processes
-
     def state_dict(self) -> dict[str, Tensor]:
         """The latents of the shots told, of all processes; decoding them again gives the same pixels."""
         return {str(i): self.run.accelerator.gather(shots).cpu() for i, shots in enumerate(self.latents)}
@@ -120,7 +116,7 @@ class Telling:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes on in the middle of the stories."""
         self.latents, self.pixels = [], []
-        mine = slice(self.run.process * self._batch, (self.run.process + 1) * self._batch)
+        mine = slice(self.run.process * self.batch, (self.run.process + 1) * self.batch)
         for index in range(len(state)):
             self.add(state[str(index)][mine].to(self.run.device))
 
@@ -145,9 +141,8 @@ def train_inter_shot(config: InterShotConfig, films: Films) -> None:
         return metrics
 
     def save() -> None:
-        whole = merged(student, run.main)
-        if run.main:
-            save_whole(whole, config.out / "inter-shot", config)
+        if (model := merged(student, run.main)) is not None:
+            save_whole(model, config.out / "inter-shot", config)
 
-    strips = Strips(run, ShotStreamPipeline, student, distillation.text, config, films)
+    strips = Strips(run, student, distillation.text, config, films)
     run.steps(train_step, save, strips, telling=telling, **distillation.parts)

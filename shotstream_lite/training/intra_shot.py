@@ -14,10 +14,9 @@ from shotstream_lite.cache import ShotCache
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.dmd import fake_score_loss, generator_loss
 from shotstream_lite.flow import SigmaTable, few_step
-from shotstream_lite.pipeline import ShotStreamPipeline
 from shotstream_lite.rollout import Noise, begin_shot, chunk_sizes, rollout
 from shotstream_lite.training.ablations.baselines import LearntCut
-from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, drawn_length, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, step_batch
 from shotstream_lite.training.config import StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -79,12 +78,12 @@ class Distillation:
         self.real = run.frozen(earlier(config, "teacher"))
         self.text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
         self.optimizer = run.optimizer(student)
-        self.critic = run.optimizer(fake, lr=config.critic_lr)
+        self.critic = run.optimizer(fake)
         self.table, self.sigmas = SigmaTable(config.shift), few_step(config.student_steps, config.shift)
 
     def update(self, step: int, batch: NextShotBatch, draws: Draws) -> tuple[Tensor, dict[str, float]]:
         """The student's shots for a batch, made before the update they serve for, and metrics."""
-        config, shots, values = self.config, [], []
+        config, shots = self.config, []
         updates_student = step % (config.critic_updates + 1) == config.critic_updates
 
         def losses() -> Iterator[Tensor]:
@@ -94,30 +93,23 @@ class Distillation:
                 with torch.set_grad_enabled(updates_student):
                     made = self.rollout(some, cond, source)
                 shots.append(made.detach())
-                loss = (self._student_loss if updates_student else self._critic_loss)(made, cond, source)
-                share = len(source) / len(draws)
-                values.append(share * loss.item())
-                yield share * loss
+                yield self._loss(made, cond, source, updates_student) * (len(source) / len(draws))
 
         if updates_student:
-            norm = self.run.descend(self.optimizer, losses(), step)
-            return torch.cat(shots), {"generator": sum(values), "grad_norm": norm}
-        self.run.descend(self.critic, losses(), step, config.critic_lr, config.critic_clip)
-        return torch.cat(shots), {"critic": sum(values), "std": torch.cat(shots).std().item()}
+            loss, norm = self.run.descend(self.optimizer, losses(), step)
+            return torch.cat(shots), {"generator": loss, "grad_norm": norm}
+        loss, _ = self.run.descend(self.critic, losses(), step, config.critic_lr, config.critic_clip)
+        return torch.cat(shots), {"critic": loss, "std": torch.cat(shots).std().item()}
 
-    def _student_loss(self, shots: Tensor, cond: Conditioning, draws: Draws) -> Tensor:
+    def _loss(self, shots: Tensor, cond: Conditioning, draws: Draws, of_student: bool) -> Tensor:
+        noise, rows = draws.normal(*shots.shape[1:]), draws.index(len(self.table.sigmas))
+        if not of_student:
+            return fake_score_loss(shots, self.fake, noise, rows, cond, self.table)
         strengths = {"guidance": self.config.guidance, "memory_guidance": self.config.memory_guidance}
         negative = self.config.negative_caption
         uncond = cond.unconditional(None if negative is None else self.text([[negative]] * len(shots)))
-        models = self.real, self.fake
-        return generator_loss(shots, *models, *self._drawn(shots, draws), cond, uncond, table=self.table, **strengths)
-
-    def _critic_loss(self, shots: Tensor, cond: Conditioning, draws: Draws) -> Tensor:
-        return fake_score_loss(shots, self.fake, *self._drawn(shots, draws), cond, self.table)
-
-    def _drawn(self, shots: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """The noise on the shots that are scored, and the table's rows that say how much."""
-        return draws.normal(*shots.shape[1:]), draws.index(len(self.table.sigmas))
+        scores = (self.real, self.fake, noise, rows, cond, uncond)
+        return generator_loss(shots, *scores, table=self.table, **strengths)
 
     def rollout(self, batch: NextShotBatch, cond: Conditioning, draws: Draws) -> Tensor:
         """The student's own shots for a batch, all stopped at one random step. Shape: [B, C, F, H, W]."""
@@ -140,13 +132,11 @@ def train_intra_shot(config: IntraShotConfig, films: Films) -> None:
 
     def train_step(step: int) -> dict[str, float]:
         draws = run.draws(step)
-        latents = drawn_length(draws, config.lengths)
-        batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
-        return distillation.update(step, batch, draws)[1]
+        return distillation.update(step, step_batch(films, draws, config), draws)[1]
 
     run.steps(
         train_step,
         lambda: save_model(student, config.out / "intra-shot", run.main, config),
-        Strips(run, ShotStreamPipeline, student, distillation.text, config, films),
+        Strips(run, student, distillation.text, config, films),
         **distillation.parts,
     )

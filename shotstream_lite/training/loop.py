@@ -48,23 +48,28 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100, floor: 
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def descend(optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor], lr: float, clip: float = 1.0) -> float:
+def descend(
+    optimizer: torch.optim.Optimizer, losses: Tensor | Iterable[Tensor], lr: float, clip: float = 1.0
+) -> tuple[float, float]:
     """One optimizer step down the mean of all processes' losses, gradients clipped to norm `clip`.
 
     Of several losses, which may be made one by one, the gradients add up, and only one has to fit into memory. A
-    parameter group may scale the learning rate. Returns the gradients' norm before clipping.
+    parameter group may scale the learning rate. Returns the sum of this process's losses, and the gradients' norm
+    before clipping.
     """
+    whole = 0.0
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)
     for loss in [losses] if isinstance(losses, Tensor) else losses:
         loss.backward()
+        whole += loss.item()
     if torch.distributed.is_initialized():
         _average([p.grad for p in parameters if p.grad is not None])
     norm = clip_gradients(parameters, clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)  # of two models that learn in turn one holds gradients at a time
-    return norm
+    return whole, norm
 
 
 def _average(gradients: list[Tensor]) -> None:
@@ -190,18 +195,15 @@ class Run:
             compile_blocks(model, dynamic=False)
         return model
 
-    def optimizer(
-        self, *modules: nn.Module, plain: Sequence[nn.Module] = (), lr: float | None = None
-    ) -> torch.optim.Optimizer:
+    def optimizer(self, *modules: nn.Module, plain: Sequence[nn.Module] = ()) -> torch.optim.Optimizer:
         """The configuration's optimizer with its settings, on what is trained in the modules; AdamW moves those in
-        `plain` whatever it is."""
+        `plain` whatever it is. How far each step goes, `descend` says."""
         config = self.config
-        lr = config.lr if lr is None else lr
         if config.optimizer == "muon":
-            return Muon(*modules, plain=plain, lr=lr)
+            return Muon(*modules, plain=plain)
         parameters = [p for module in (*modules, *plain) for p in module.parameters() if p.requires_grad]
         groups = [{"params": group} for group in alike(parameters)]
-        return torch.optim.AdamW(groups, lr, betas=config.betas, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
 
     def descend(
         self,
@@ -210,15 +212,11 @@ class Run:
         step: int,
         peak: float | None = None,
         clip: float | None = None,
-    ) -> float:
+    ) -> tuple[float, float]:
         """`descend` by the configuration: its schedule up to `peak` (by default its `lr`), and its `clip`."""
         config = self.config
         peak, clip = config.lr if peak is None else peak, config.clip if clip is None else clip
         return descend(optimizer, losses, learning_rate(step, config.steps, peak, config.warmup, config.lr_floor), clip)
-
-    def mean(self, value: Tensor) -> Tensor:
-        """A number averaged over all processes."""
-        return self.accelerator.reduce(value, "mean")
 
     def steps(
         self,

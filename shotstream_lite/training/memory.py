@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from shotstream_lite.training.batches import Films, shortest
 from shotstream_lite.training.causal_init import CausalInitConfig, causal_init_loss
 from shotstream_lite.training.config import NextShot
 from shotstream_lite.training.inter_shot import InterShotConfig
-from shotstream_lite.training.intra_shot import DistillationConfig, self_forcing
+from shotstream_lite.training.intra_shot import DistillationConfig, IntraShotConfig, self_forcing
 from shotstream_lite.training.ode_pairs import OdePairsConfig
 from shotstream_lite.training.teacher import TeacherConfig, teacher_loss
 from shotstream_lite.training.weights import add_lora, folder_with, initial_weights
@@ -33,7 +34,9 @@ BEFORE = {
     TeacherConfig: ("teacher", "base"),
     OdePairsConfig: ("teacher", "teacher"),
     CausalInitConfig: ("causal-init", "teacher"),
+    IntraShotConfig: ("intra-shot", "causal-init"),
 }
+"""What a stage starts from, as in `initial_weights`."""
 CARD = 80 * 10**9  # bytes of the GPU that is planned for where there is none
 
 
@@ -58,11 +61,13 @@ class TrainingNeed:
 def what_it_takes(config: NextShot, films: Films, processes: int | None = None, card: int | None = None) -> str:
     """In words: `count_training`, whether a GPU of `card` bytes (by default the one there is, or CARD) has it, and if
     not, the least change of options that helps. Raises CheckpointError."""
+    if processes is None:  # pairs are made by each
+        processes = 1 if isinstance(config, OdePairsConfig) else int(os.environ.get("WORLD_SIZE", 1))
     need, gpu = count_training(config, films, processes), torch.cuda.is_available()
     card = card or (torch.cuda.mem_get_info()[1] if gpu else CARD)
     if need.total <= 0.95 * card:
         return f"{need}" if gpu else f"{need}: fits a GPU of {card / 1e9:.0f} GB"
-    each = config.batch // (processes or _processes(config))
+    each = config.batch // processes
     parts = [n for n in range(2, each + 1) if each % n == 0 and n > getattr(config, "accumulate", each)]
     tries: list[dict[str, Any]] = [{"accumulate": n} for n in parts]
     if not getattr(config, "checkpointing", True):
@@ -77,31 +82,25 @@ def what_it_takes(config: NextShot, films: Films, processes: int | None = None, 
     return f"{need}, more than a GPU of {card / 1e9:.0f} GB has: start it on more of them with accelerate launch"
 
 
-def count_training(config: NextShot, films: Films, processes: int | None = None) -> TrainingNeed:
+def count_training(config: NextShot, films: Films, processes: int) -> TrainingNeed:
     """What teacher or student take while they are trained, and the teacher while its paths are drawn.
 
     Not counted: kernels' workspaces. Raises CheckpointError if a part is missing.
     """
-    processes, paths = processes or _processes(config), isinstance(config, OdePairsConfig)
+    paths = isinstance(config, OdePairsConfig)
     split = False if paths else torch.cuda.is_available() if config.shard is None else config.shard
     shards = processes if split else 1
     samples = max(1, config.batch // processes // getattr(config, "accumulate", 1))
-    if type(config) in BEFORE:
-        home = initial_weights(config, *BEFORE[type(config)])
-    else:
-        stage = "inter-shot" if isinstance(config, InterShotConfig) else "intra-shot"
-        home = initial_weights(config, stage, getattr(config, "begin", "causal-init"))
-    description = read_config(home[0] / home[1] / "config.json", "transformer")
+    folder, stage = initial_weights(config, *(BEFORE.get(type(config)) or ("inter-shot", config.begin)))
+    description = read_config(folder / stage / "config.json", "transformer")
     model = _Model(config, description)
+    reader = folder_with(config, "text_encoder") / "text_encoder"
     with torch.device("meta"):
-        text = build_text_encoder(
-            read_config(folder_with(config, "text_encoder") / "text_encoder" / "config.json", "text_encoder")
-        )
+        text = build_text_encoder(read_config(reader / "config.json", "text_encoder"))
     text_bytes = 4 * sum(p.numel() for p in text.parameters())
 
     def updates(layers: int) -> list[int]:
-        one = _Model(config, description | {"num_layers": layers})
-        return [count(one, config, films, samples) for count in _updates(config)]
+        return _updates(_Model(config, description | {"num_layers": layers}), config, films, samples)
 
     # All blocks take the same: two shallow models tell what a deep one takes.
     deep = max(0, model.transformer.config.num_layers - 3)
@@ -119,11 +118,6 @@ def count_training(config: NextShot, films: Films, processes: int | None = None)
     if isinstance(config, InterShotConfig):
         update = max(update, _decoding(config, films))
     return TrainingNeed(weights, learning, update)
-
-
-def _processes(config: NextShot) -> int:
-    """Who share a batch; pairs are made by each."""
-    return 1 if isinstance(config, OdePairsConfig) else int(os.environ.get("WORLD_SIZE", 1))
 
 
 class _Model:
@@ -182,54 +176,50 @@ def _counted() -> Iterator[LiveBytes]:
         F.scaled_dot_product_attention = kernel
 
 
-def _updates(config: NextShot) -> list:
-    if isinstance(config, OdePairsConfig):
-        return [_paths]
-    if isinstance(config, TeacherConfig):
-        return [_teacher]
-    return [_causal_init] if isinstance(config, CausalInitConfig) else [_student, _critic]
+def _updates(model: _Model, config: NextShot, films: Films, samples: int) -> list[int]:
+    """Bytes that each sort of update of a stage takes, on batches without content of the films' size."""
+    channels, _, *size = films.clip(0, 0).shape
+    frames, transformer = max(config.lengths, default=shortest(films)), model.transformer
+    blank = partial(torch.empty, device="meta")
+    context = blank(samples, channels, config.budget, *size)
+    captions = blank(samples, 2, config.text_tokens, transformer.config.text_dim)
+    ids = torch.tensor([0] * config.budget + [1] * frames).expand(samples, -1)
+    cond, table = Conditioning(captions, ids, ids, context), SigmaTable(config.shift)
+    rows = torch.zeros(samples, dtype=torch.long)
 
+    def shots(number: int) -> list[Tensor]:
+        return [blank(samples, channels, frames, *size) for _ in range(number)]
 
-def _teacher(model: _Model, config: TeacherConfig, films: Films, samples: int) -> int:
-    told = _told(model, config, films, samples)
-    with _counted() as bytes_:
-        teacher_loss(model.transformer, *told.shots(2), told.rows, told.cond, told.table).backward()
-        return bytes_.peak
+    def teacher() -> None:
+        teacher_loss(transformer, *shots(2), rows, cond, table).backward()
 
-
-def _paths(model: _Model, config: OdePairsConfig, films: Films, samples: int) -> int:
-    told = _told(model, config, films, samples)
-    with torch.no_grad(), _counted() as bytes_:
-        (noise,), uncond = told.shots(1), told.cond.unconditional()
-        for _ in joint_states(model.transformer, noise, told.cond, euler_sigmas(1, config.shift), uncond=uncond):
+    def paths() -> None:
+        (noise,), sigmas = shots(1), euler_sigmas(1, config.shift)
+        for _ in joint_states(transformer, noise, cond, sigmas, uncond=cond.unconditional()):
             pass
-        return bytes_.peak
 
+    def causal_init() -> None:
+        sigmas, levels = few_step((*config.student_steps, 0), config.shift), torch.zeros(samples, frames).long()
+        path = torch.stack(shots(len(sigmas)), dim=1)
+        causal_init_loss(transformer, path, levels, sigmas, cond, table, config.chunk).backward()
 
-def _causal_init(model: _Model, config: CausalInitConfig, films: Films, samples: int) -> int:
-    told, sigmas = _told(model, config, films, samples), few_step((*config.student_steps, 0), config.shift)
-    levels = torch.zeros(samples, told.frames, dtype=torch.long)
-    with _counted() as bytes_:
-        path = torch.stack([*told.shots(len(sigmas))], dim=1)
-        causal_init_loss(model.transformer, path, levels, sigmas, told.cond, told.table, config.chunk).backward()
-        return bytes_.peak
+    def student() -> None:
+        sigmas, chunks = few_step(config.student_steps, config.shift), chunk_sizes(frames, config.chunk)
+        cache = begin_shot(transformer, cond, config.budget)
+        made, (noise,) = self_forcing(transformer, cache, blank, sigmas, chunks, 0, table), shots(1)
+        scores = (transformer, transformer, noise, rows, cond, cond.unconditional())
+        generator_loss(made, *scores, table=table).backward()
 
+    def critic() -> None:  # its rollout takes less than the student's
+        made, noise = shots(2)
+        fake_score_loss(made, transformer, noise, rows, cond, table).backward()
 
-def _student(model: _Model, config: DistillationConfig, films: Films, samples: int) -> int:
-    told = _told(model, config, films, samples)
-    with _counted() as bytes_:
-        shots, (noise,) = _rolled(model, config, told), told.shots(1)
-        scores = (model.transformer, model.transformer, noise, told.rows, told.cond, told.cond.unconditional())
-        generator_loss(shots, *scores, table=told.table).backward()
-        return bytes_.peak
-
-
-def _critic(model: _Model, config: DistillationConfig, films: Films, samples: int) -> int:
-    told = _told(model, config, films, samples)
-    with _counted() as bytes_:  # its rollout takes less than the student's
-        shots, noise = told.shots(2)
-        fake_score_loss(shots, model.transformer, noise, told.rows, told.cond, told.table).backward()
-        return bytes_.peak
+    counted, of = [], {TeacherConfig: [teacher], OdePairsConfig: [paths], CausalInitConfig: [causal_init]}
+    for update in of.get(type(config), [student, critic]):
+        with _counted() as bytes_:
+            update()
+            counted.append(bytes_.peak)
+    return counted
 
 
 def _decoding(config: InterShotConfig, films: Films) -> int:
@@ -239,31 +229,3 @@ def _decoding(config: InterShotConfig, films: Films) -> int:
     with LiveBytes() as bytes_:
         Codec(codec).decode(torch.empty(1, *shot.shape, device="meta"))
         return bytes_.peak + sum(4 * p.numel() for p in codec.parameters())
-
-
-def _rolled(model: _Model, config: DistillationConfig, told: "_Told") -> Tensor:
-    cache = begin_shot(model.transformer, told.cond, config.budget)
-    sigmas, chunks = few_step(config.student_steps, config.shift), chunk_sizes(told.frames, config.chunk)
-    noise = lambda shape: torch.empty(shape, device="meta")  # noqa: E731
-    return self_forcing(model.transformer, cache, noise, sigmas, chunks, 0, told.table)
-
-
-class _Told:
-    """A batch without content, of the films' size."""
-
-    def __init__(self, config: NextShot, films: Films, samples: int, text_dim: int) -> None:
-        channels, _, *size = films.clip(0, 0).shape
-        self.frames = max(config.lengths, default=shortest(films))
-        self.shape = (samples, channels, self.frames, *size)
-        context = torch.empty(samples, channels, config.budget, *size, device="meta")
-        captions = torch.empty(samples, 2, config.text_tokens, text_dim, device="meta")
-        ids = torch.tensor([0] * config.budget + [1] * self.frames).expand(samples, -1)
-        self.cond = Conditioning(captions, ids, ids, context)
-        self.rows, self.table = torch.zeros(samples, dtype=torch.long), SigmaTable(config.shift)
-
-    def shots(self, number: int) -> list[Tensor]:
-        return [torch.empty(self.shape, device="meta") for _ in range(number)]
-
-
-def _told(model: _Model, config: NextShot, films: Films, samples: int) -> _Told:
-    return _Told(config, films, samples, model.transformer.config.text_dim)

@@ -4,6 +4,7 @@ A pair is a path from noise to a clean shot, kept at the student's noise levels,
 file a pair, written whole: a stopped run goes on with those that are missing, and several processes share the work.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from shotstream_lite.flow import TIMESTEPS, euler_sigmas
 from shotstream_lite.kept import fingerprint, is_kept, keep, key_of, notes
 from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.rollout import joint_states
-from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, collate, drawn_length, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, NextShotBatch, collate, step_batch
 from shotstream_lite.training.config import NextShot, RunConfig, Student, StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -76,8 +77,7 @@ def generate(config: OdePairsConfig, films: Films) -> None:
         for start in range(0, len(missing), config.batch):
             numbers = missing[start : start + config.batch]
             draws = Draws(config.seed, 0, numbers, run.device)
-            latents = drawn_length(draws, config.lengths)
-            batch = next_shot_batch(films, len(draws), draws.each, latents=latents, **config.memory).to(run.device)
+            batch = step_batch(films, draws, config)
             with run.accelerator.autocast():
                 path = teacher_path(teacher, batch, text(batch.captions), draws, config)
                 trajectory = torch.stack([state for i, state in enumerate(path) if i in states], dim=1)
@@ -93,25 +93,19 @@ def teacher_path(teacher, batch: NextShotBatch, captions: Tensor, draws: Draws, 
     return joint_states(teacher, noise, cond, sigmas, uncond=cond.unconditional(), guidance=config.guidance)
 
 
-@dataclass(frozen=True)
-class OdePairs:
-    """Pairs on disk, read when they are drawn."""
-
-    files: list[Path]
-
-    def draw(self, draws: Draws) -> tuple[NextShotBatch, Tensor]:
-        """A batch, its targets the clean ends, and the trajectories [B, S, C, F, H, W]."""
-        samples, trajectories = [], []
-        for index in draws.index(len(self.files)).tolist():
-            pair = read_checkpoint(self.files[index])
-            target, context, *ids = (pair[name] for name in PARTS)
-            samples.append((target.float(), context.float(), *ids, notes(self.files[index])["captions"]))
-            trajectories.append(pair["trajectory"].float())
-        return collate(samples).to(draws.device), torch.stack(trajectories).to(draws.device)
+def draw_pairs(files: Sequence[Path], draws: Draws) -> tuple[NextShotBatch, Tensor]:
+    """A batch read from some of the files, its targets the clean ends, and the trajectories [B, S, C, F, H, W]."""
+    samples, trajectories = [], []
+    for index in draws.index(len(files)).tolist():
+        pair = read_checkpoint(files[index])
+        target, context, *ids = (pair[name] for name in PARTS)
+        samples.append((target.float(), context.float(), *ids, notes(files[index])["captions"]))
+        trajectories.append(pair["trajectory"].float())
+    return collate(samples).to(draws.device), torch.stack(trajectories).to(draws.device)
 
 
-def load_pairs(config: StudentConfig, teacher: ShotStreamTransformer | None = None) -> OdePairs:
-    """What `generate` has left so far.
+def find_pairs(config: StudentConfig, teacher: ShotStreamTransformer | None = None) -> list[Path]:
+    """The files that `generate` has left so far.
 
     Raises CheckpointError if that is nothing, if a file is damaged, or if some are not of the `teacher`, of one
     `generate` or of these student steps.
@@ -128,7 +122,7 @@ def load_pairs(config: StudentConfig, teacher: ShotStreamTransformer | None = No
     states = len(read_checkpoint(files[0])["trajectory"])
     if states != len(config.student_steps) + 1:
         raise CheckpointError(f"{files[0].parent}: made for {states - 1} student steps: make new ones in another --out")
-    return OdePairs(files)
+    return files
 
 
 def _file(folder: Path, number: int) -> Path:

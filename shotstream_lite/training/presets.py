@@ -7,35 +7,6 @@ The paper's runs took 32 GPUs.
 
 from typing import Any
 
-import tyro
-
-from shotstream_lite.training.base import BaseConfig
-from shotstream_lite.training.causal_init import CausalInitConfig
-from shotstream_lite.training.codec import CodecConfig
-from shotstream_lite.training.config import RunConfig
-from shotstream_lite.training.decoder import DecoderConfig
-from shotstream_lite.training.films import FilmsConfig
-from shotstream_lite.training.inter_shot import InterShotConfig
-from shotstream_lite.training.intra_shot import IntraShotConfig
-from shotstream_lite.training.ode_pairs import OdePairsConfig
-from shotstream_lite.training.probe import ProbeConfig
-from shotstream_lite.training.teacher import TeacherConfig
-from shotstream_lite.training.text import TextConfig
-
-STAGES: dict[str, type[RunConfig]] = {
-    "codec": CodecConfig,
-    "films": FilmsConfig,
-    "text": TextConfig,
-    "base": BaseConfig,
-    "teacher": TeacherConfig,
-    "ode-pairs": OdePairsConfig,
-    "causal-init": CausalInitConfig,
-    "intra-shot": IntraShotConfig,
-    "inter-shot": InterShotConfig,
-    "decoder": DecoderConfig,
-    "probe": ProbeConfig,
-}
-
 _WAN: dict[str, Any] = {"precision": "bf16"}
 _WAN_SHOTS = _WAN | {"shift": 8.0, "text_tokens": 512}
 _WAN_TRAINED = _WAN_SHOTS | {"warmup": 0, "lr_floor": 1.0, "betas": (0.0, 0.999)}
@@ -56,16 +27,21 @@ _TOY_DISTILLED: dict[str, Any] = {"lr": 1e-4, "guidance": 0.5, "memory_guidance"
 _LENGTHS = {"lengths": (3, 3, 6, 6, 9, 12, 21)}
 _YOUNG: dict[str, Any] = _LENGTHS | {"batch": 16, "optimizer": "muon", "lr": 0.015, "warmup": 50}
 
-RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    "toybox": {stage: {} for stage in STAGES}
-    | {
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {  # the settings of each stage, in their order, by preset
+    "toybox": {
+        "codec": {},
+        "films": {},
+        "text": {},
         "base": _YOUNG | {"steps": 2400, "image_steps": 2000, "image_batch": 64, "align": 0.1, "align_steps": 2000},
         "teacher": _YOUNG
         | {"steps": 2900, "image_batch": 8, "looks": 2, "trained": "all", "align": 0.15, "align_steps": 900},
+        "ode-pairs": {},
         "causal-init": _LENGTHS | {"steps": 800, "optimizer": "muon", "lr": 0.012, "warmup": 20},
         "intra-shot": _TOY_DISTILLED | _LENGTHS | {"steps": 900, "critic_lr": 4e-4, "critic_updates": 4, "warmup": 30},
         "inter-shot": _TOY_DISTILLED
         | {"lengths": (6, 9, 12), "steps": 160, "critic_lr": 3e-4, "critic_updates": 3, "warmup": 20},
+        "decoder": {},
+        "probe": {},
     },
     "wan-1.3b": {
         "films": _WAN | {"frames": 81, "height": 480, "width": 832},
@@ -78,8 +54,3 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         | {"steps": 1000, "shots": 5, "lora_rank": 256, "lora_alpha": 256.0, "lora_dropout": 0.0},
     },
 }
-
-
-def configs(preset: str) -> dict[str, RunConfig]:
-    """The stages of a preset with its settings; only the run folder `out` is left to say."""
-    return {stage: STAGES[stage](out=tyro.MISSING, **changes) for stage, changes in RECIPES[preset].items()}

@@ -50,5 +50,5 @@ def train_probe(config: ProbeConfig) -> dict[str, float]:
 
 def _surprise(run: Run, logits: Tensor, answers: Tensor) -> Tensor:
     """Cross entropy over the answers that are to be seen, on all processes."""
-    seen = run.mean((answers != HIDDEN).sum().float()).clamp(min=1)
+    seen = run.accelerator.reduce((answers != HIDDEN).sum().float(), "mean").clamp(min=1)
     return F.cross_entropy(logits, answers, ignore_index=HIDDEN, reduction="sum") / seen

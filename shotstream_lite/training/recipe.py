@@ -16,44 +16,58 @@ from typing import Literal
 import tyro
 
 from shotstream_lite.training.ablations.tables import TablesConfig, make_tables
-from shotstream_lite.training.base import train_base
-from shotstream_lite.training.causal_init import train_causal_init
-from shotstream_lite.training.codec import train_codec
+from shotstream_lite.training.base import BaseConfig, train_base
+from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
+from shotstream_lite.training.codec import CodecConfig, train_codec
 from shotstream_lite.training.config import NextShot, RunConfig, StageConfig
-from shotstream_lite.training.decoder import train_decoder
-from shotstream_lite.training.films import encode_films, films_of
-from shotstream_lite.training.inter_shot import train_inter_shot
-from shotstream_lite.training.intra_shot import train_intra_shot
+from shotstream_lite.training.decoders import DecoderConfig, TinyDecoderConfig, train_decoder, train_tiny_decoder
+from shotstream_lite.training.films import FilmsConfig, encode_films, films_of
+from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
+from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
 from shotstream_lite.training.loop import processes, steps_finished
 from shotstream_lite.training.memory import what_it_takes
-from shotstream_lite.training.ode_pairs import generate
-from shotstream_lite.training.presets import STAGES, configs
-from shotstream_lite.training.probe import train_probe
+from shotstream_lite.training.ode_pairs import OdePairsConfig, generate
+from shotstream_lite.training.presets import RECIPES
+from shotstream_lite.training.probe import ProbeConfig, train_probe
 from shotstream_lite.training.ship import ShipConfig, ship
-from shotstream_lite.training.teacher import train_teacher
-from shotstream_lite.training.text import train_text
-from shotstream_lite.training.tiny_decoder import TinyDecoderConfig, train_tiny_decoder
+from shotstream_lite.training.teacher import TeacherConfig, train_teacher
+from shotstream_lite.training.text import TextConfig, train_text
+
+STAGES: dict[str, type[RunConfig]] = {
+    "codec": CodecConfig,
+    "films": FilmsConfig,
+    "text": TextConfig,
+    "base": BaseConfig,
+    "teacher": TeacherConfig,
+    "ode-pairs": OdePairsConfig,
+    "causal-init": CausalInitConfig,
+    "intra-shot": IntraShotConfig,
+    "inter-shot": InterShotConfig,
+    "decoder": DecoderConfig,
+    "probe": ProbeConfig,
+}
 
 ON_FILMS: dict[type, Callable] = {
-    STAGES["base"]: train_base,
-    STAGES["teacher"]: train_teacher,
-    STAGES["ode-pairs"]: generate,
-    STAGES["causal-init"]: train_causal_init,
-    STAGES["intra-shot"]: train_intra_shot,
-    STAGES["inter-shot"]: train_inter_shot,
+    BaseConfig: train_base,
+    TeacherConfig: train_teacher,
+    OdePairsConfig: generate,
+    CausalInitConfig: train_causal_init,
+    IntraShotConfig: train_intra_shot,
+    InterShotConfig: train_inter_shot,
 }
 """Stages that learn from the run's films."""
 
 OTHERS: dict[type, Callable] = {
-    STAGES["codec"]: train_codec,
-    STAGES["films"]: encode_films,
-    STAGES["text"]: lambda config: print(json.dumps(train_text(config), indent=2)),
-    STAGES["decoder"]: train_decoder,
-    STAGES["probe"]: lambda config: print(json.dumps(train_probe(config), indent=2)),
+    CodecConfig: train_codec,
+    FilmsConfig: encode_films,
+    TextConfig: train_text,
+    DecoderConfig: train_decoder,
+    ProbeConfig: train_probe,
     ShipConfig: ship,
     TablesConfig: make_tables,
     TinyDecoderConfig: train_tiny_decoder,
 }
+"""What they return are shares of right answers."""
 
 
 @dataclass
@@ -66,6 +80,11 @@ class AllConfig:
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False
     preset: tyro.conf.Suppress[str] = "toybox"
+
+
+def configs(preset: str) -> dict[str, RunConfig]:
+    """The stages of a preset with its settings; only the run folder `out` is left to say."""
+    return {stage: STAGES[stage](out=tyro.MISSING, **changes) for stage, changes in RECIPES[preset].items()}
 
 
 def train(config) -> None:
@@ -81,8 +100,8 @@ def train(config) -> None:
             if config.dry_run:
                 return
         ON_FILMS[type(config)](config, films)
-    else:
-        OTHERS[type(config)](config)
+    elif (right := OTHERS[type(config)](config)) and processes().is_main_process:
+        print(json.dumps(right, indent=2))
 
 
 def train_all(config: AllConfig) -> None:
@@ -91,7 +110,9 @@ def train_all(config: AllConfig) -> None:
     for stage in stages.values():
         stage.check()
     processes().wait_for_everyone()  # or they would not agree on what is finished
-    left = [name for name, stage in stages.items() if not _is_finished(name, stage)]
+    # Films and ODE pairs know themselves which of them are there.
+    done = lambda name, stage: isinstance(stage, StageConfig) and steps_finished(stage, name) >= stage.steps  # noqa: E731
+    left = [name for name, stage in stages.items() if not done(name, stage)]
     for name in left:
         if processes().is_main_process:
             later = ", ".join(_with_steps(other, stages[other]) for other in left[left.index(name) + 1 :])
@@ -119,11 +140,6 @@ def stage_configs(config: AllConfig) -> dict[str, RunConfig]:
                 if hasattr(stage, name):
                     setattr(stage, name, value)
     return stages
-
-
-def _is_finished(name: str, stage: RunConfig) -> bool:
-    """Films and ODE pairs know themselves which of them are there."""
-    return isinstance(stage, StageConfig) and steps_finished(stage, name) >= stage.steps
 
 
 def _with_steps(name: str, stage: RunConfig) -> str:

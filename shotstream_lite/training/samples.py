@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from shotstream_lite.codec import pixel_frames
-from shotstream_lite.distributed import gathered
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.session import StorySession
@@ -15,10 +14,10 @@ from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.training.batches import Films, FrozenText, usual
 from shotstream_lite.training.config import NextShotConfig, StudentConfig
 from shotstream_lite.training.loop import Run
-from shotstream_lite.training.weights import codec_of, plain
+from shotstream_lite.training.weights import codec_of, whole
 
 SAMPLED_SHOTS = 3
-SAMPLING_STEPS = 20  # of bidirectional models; a glance needs no 50
+SAMPLING_STEPS = 20  # of bidirectional models, which take many; a glance needs no 50
 
 
 def stream_settings(config: NextShotConfig, films: Films, factor: int) -> StreamSettings:
@@ -40,40 +39,24 @@ def stream_settings(config: NextShotConfig, films: Films, factor: int) -> Stream
 
 
 class Strips:
-    """Draws strips: call it with a path. Only the main process does the work.
+    """Draws strips: call it with a path. Only the main process does the work."""
 
-    Args:
-        kind: `ShotStreamPipeline` for a student, `TeacherPipeline` for bidirectional models.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        kind: type[ShotStreamPipeline],
-        model: nn.Module,
-        text: FrozenText,
-        config: NextShotConfig,
-        films: Films,
-    ) -> None:
-        self.run, self.kind, self.model, self.text = run, kind, model, text
+    def __init__(self, run: Run, model: nn.Module, text: FrozenText, config: NextShotConfig, films: Films) -> None:
+        self.run, self.model, self.text = run, model, text
+        self.kind = ShotStreamPipeline if isinstance(config, StudentConfig) else TeacherPipeline
         self.story = films.example(SAMPLED_SHOTS)
         if 0 < run.config.sample_every <= run.config.steps:
             self.codec = codec_of(run.config)  # complains now and not when the time has come
             self.settings = stream_settings(config, films, self.codec.spatial_factor)
 
+    @torch.no_grad()
     def __call__(self, path: Path) -> None:
-        state = gathered(self.model.state_dict(), self.run.main)
-        if not self.run.main:
+        if (model := whole(self.model, self.run.main)) is None:
             return
-        with torch.no_grad():
-            self._draw(plain(self.model, state).to(self.run.device), path)
-
-    def _draw(self, model: nn.Module, path: Path) -> None:
         self.codec.vae.to(self.run.device)
         text = CaptionEncoder(self.text.text_encoder, self.text.tokenizer, self.settings.text_tokens, truncate=True)
-        pipeline = self.kind(model, self.codec, text, self.settings)
-        if isinstance(pipeline, TeacherPipeline):
-            pipeline.sampling_steps = SAMPLING_STEPS
+        pipeline = self.kind(model.to(self.run.device), self.codec, text, self.settings)
+        pipeline.sampling_steps = SAMPLING_STEPS
         session = StorySession.of(pipeline, self.story)
         for _ in session.tell():
             pass

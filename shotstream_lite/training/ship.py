@@ -5,7 +5,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
@@ -37,7 +36,7 @@ class ShipConfig:
     replace: bool = False  # put the run into a model folder that is there already
 
 
-def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
+def ship(config: ShipConfig) -> None:
     """Copies all components of a run into a model folder, as float16; the last student becomes `transformer`.
 
     What comes out is a folder of `diffusers.WanPipeline`, with our other transformers, probe and settings beside it:
@@ -62,7 +61,7 @@ def ship(config: ShipConfig, settings: StreamSettings | None = None) -> None:
             copy_component(out / source, part / name)
             if (log := out / f"{source}.jsonl").is_file():
                 shutil.copyfile(log, part / name / LOG)
-        finish(part, settings or StreamSettings(longest=LONGEST))
+        finish(part, StreamSettings(longest=LONGEST))
     for name, source in copies.items():
         size = sum(path.stat().st_size for path in (target / name).iterdir()) / 1e6
         print(f"shotstream: {target / name}: {out / source}, {size:.1f} MB")
@@ -81,14 +80,11 @@ def copy_component(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         copy = target / path.name
         if path.suffix == ".safetensors":
-            save_file({k: _half(v) for k, v in load_file(path).items()}, copy, {"format": "pt"})
+            halves = {k: v.half() if v.is_floating_point() else v for k, v in load_file(path).items()}
+            save_file(halves, copy, {"format": "pt"})
         elif path.name == "config.json":  # stock diffusers knows our transformer by its class
             kept = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k != "_name_or_path"}
             text = json.dumps(kept, indent=2).replace("ShotStreamTransformer", "WanTransformer3DModel")
             copy.write_text(text + "\n", encoding="utf-8")
         else:
             shutil.copyfile(path, copy)
-
-
-def _half(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.half() if tensor.is_floating_point() else tensor

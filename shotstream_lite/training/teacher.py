@@ -10,10 +10,9 @@ from torch import Tensor
 
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import SigmaTable, add_noise
-from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.training.ablations.baselines import ChannelConcat
 from shotstream_lite.training.align import aligned, fading
-from shotstream_lite.training.batches import Films, FrozenText, drawn_length, drop_captions, embed, next_shot_batch
+from shotstream_lite.training.batches import Films, FrozenText, drop_captions, embed, step_batch
 from shotstream_lite.training.config import NextShotConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.loop import Run
@@ -113,9 +112,7 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
 
     def losses_on(draws: Draws, looks: int = 0) -> list[Tensor]:
         """What the flow loses and, where it is asked for, what is seen."""
-        latents = drawn_length(draws, config.lengths)
-        batch = next_shot_batch(films, len(draws), draws.each, stills=looks, latents=latents, **config.memory)
-        batch = batch.to(run.device)
+        batch = step_batch(films, draws, config, looks)
         captions = embed(text_encoder, tokenizer, batch.captions, config.text_tokens)
         flow = (looks_loss if looks else teacher_loss)(
             transformer,
@@ -128,24 +125,23 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
         return [flow, *(heads.loss(batch.origins, config.budget) for heads in align)]
 
     def train_step(step: int) -> dict[str, float]:
-        parts = [(draws, 0) for draws in run.draws(step).split(config.accumulate)]
+        sorts = {"loss": (run.draws(step), 0)}
         if config.image_batch:
-            images = run.draws(OTHERS + step, config.image_batch)
-            parts += [(draws, config.looks) for draws in images.split(config.accumulate)]
+            sorts["loss_image"] = run.draws(OTHERS + step, config.image_batch), config.looks
         metrics: dict[str, float] = defaultdict(float)
 
         def losses() -> Iterator[Tensor]:
-            for draws, looks in parts:
-                name, whole = ("loss_image", config.image_batch) if looks else ("loss", config.batch)
-                share = len(draws) * run.processes / whole
-                loss, *seen = losses_on(draws, looks)
-                metrics[name] += share * loss.item()
-                for extra in seen:
-                    metrics[f"{name}_seen"] += share * extra.item()
-                    loss = loss + config.align * fading(step, config.align_steps) * extra
-                yield share * loss
+            for name, (whole, looks) in sorts.items():
+                for draws in whole.split(config.accumulate):
+                    share = len(draws) / len(whole)
+                    loss, *seen = losses_on(draws, looks)
+                    metrics[name] += share * loss.item()
+                    for extra in seen:
+                        metrics[f"{name}_seen"] += share * extra.item()
+                        loss = loss + config.align * fading(step, config.align_steps) * extra
+                    yield share * loss
 
-        norm = run.descend(optimizer, losses(), step)
+        _, norm = run.descend(optimizer, losses(), step)
         return metrics | {"grad_norm": norm}
 
     def save() -> None:
@@ -154,6 +150,6 @@ def train_teacher(config: TeacherConfig, films: Films) -> None:
             save_text(text_encoder, tokenizer, config.out, run.main)
 
     text = FrozenText(text_encoder, tokenizer, config.text_tokens)
-    strips = Strips(run, TeacherPipeline, transformer, text, config, films)
+    strips = Strips(run, transformer, text, config, films)
     parts = ({"text_encoder": text_encoder} if config.text else {}) | ({"align": align[0]} if align else {})
     run.steps(train_step, save, strips, transformer=transformer, optimizer=optimizer, **parts)

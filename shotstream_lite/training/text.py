@@ -89,7 +89,7 @@ def train_text(config: TextConfig) -> dict[str, float]:
     def train_step(step: int) -> dict[str, float]:
         answered = read(reader, text_encoder, tokenizer, run.draws(step).each)
         losses = {name: F.cross_entropy(*asked) for name, asked in answered.items()}
-        norm = run.descend(optimizer, sum(losses.values()), step)
+        _, norm = run.descend(optimizer, sum(losses.values()), step)
         return {name: loss.item() for name, loss in losses.items()} | {"grad_norm": norm}
 
     def save() -> None:

@@ -27,6 +27,7 @@ from shotstream_lite.models.convert import read_checkpoint
 from shotstream_lite.story import Shot, Story, captions
 from shotstream_lite.story_files import beside, load_story, ranges, read_table
 from shotstream_lite.toybox.captions import words
+from shotstream_lite.training.batches import Films
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
@@ -106,12 +107,12 @@ def sampled(start: int, end: int, frames: int, times: Sequence[int]) -> list[int
 
     times: of all frames of the film.
     """
-    even, place = np.linspace(start, end - 1, frames), None
+    even = place = np.linspace(start, end - 1, frames)
     if end <= len(times):
         shot = times[start:end]
         place = np.interp(np.linspace(shot[0], shot[-1], frames), shot, np.arange(start, end))
     # Stamps of a constant rate are rounded to the container's unit; that shall not move a frame.
-    return (even if place is None or np.abs(place - even).max() < 0.1 else place).round().astype(int).tolist()
+    return (even if np.abs(place - even).max() < 0.1 else place).round().astype(int).tolist()
 
 
 def read_shots(video: Video, frames: int, height: int, width: int) -> Iterator[np.ndarray]:
@@ -199,8 +200,8 @@ def _places(videos: Sequence[Video]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class RecordedFilms:
-    """Encoded videos, as `batches.Films`; stories may differ in their number of shots."""
+class RecordedFilms(Films):
+    """Encoded videos, all shots of one length. What they show and in what other words to tell it, nobody knows."""
 
     stories: list[dict[str, Tensor]]
     lines: list[list[str]]
@@ -209,57 +210,31 @@ class RecordedFilms:
     def __len__(self) -> int:
         return len(self.stories)
 
-    @property
-    def channels(self) -> int:
-        """Latent channels."""
-        return self.clip(0, 0).shape[0]
-
-    @property
-    def frames(self) -> int:
-        """Pixel frames of a shot."""
-        return pixel_frames(self.clip(0, 0).shape[1])
-
     def lengths(self, story: int) -> list[int]:
-        """Pixel frames of each shot of a story."""
-        return [self.frames] * len(self.lines[story])
+        return [pixel_frames(self.clip(0, 0).shape[1])] * len(self.lines[story])
 
     def keys(self, story: int, shot: int) -> tuple[int, ...]:
-        """The frames of a shot that are encoded alone."""
         return self.key_frames
 
     def clip(self, story: int, shot: int) -> Tensor:
-        """The latents [channels, frames, height, width] of a shot."""
         return self.stories[story]["clips"][shot].float()
 
     def still(self, story: int, shot: int, frame: int) -> Tensor:
-        """The latent [channels, height, width] of one frame encoded alone."""
         if frame not in self.key_frames:
             fix = "encode the videos with this --budget and --policy first"
             raise CheckpointError(f"films: frame {frame} of a shot is not among the encoded ones: {fix}")
         return self.stories[story]["stills"][shot, self.key_frames.index(frame)].float()
 
     def captions(self, story: int, words: np.random.Generator) -> list[str]:
-        """The written captions; there are no other words for a real film."""
         return self.lines[story]
 
     def scene(self, story: int, shot: int, words: np.random.Generator) -> str:
-        """The caption for a shot without its story: the same one."""
         return self.lines[story][shot]
 
-    def questions(self) -> dict[str, int]:
-        """Nobody knows what is to be seen."""
-        return {}
-
-    def shown(self, story: int, shot: int) -> dict[str, np.ndarray]:
-        """Nothing is known."""
-        return {}
-
     def vocabulary(self) -> list[str]:
-        """All words of the captions."""
         return sorted({word for lines in self.lines for line in lines for word in words("shot : " + line)})
 
     def example(self, shots: int) -> Story:
-        """The first film's story, as far as it goes."""
         told = [Shot(line or "a film") for line in self.lines[0][:shots]]
         return Story("A story.", tuple(told), seed=0)
 

@@ -13,7 +13,7 @@ from shotstream_lite.distributed import gathered, unsharded_class
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.files import part_folder, read_json, share, writing
 from shotstream_lite.models.codec_kernels import for_cpu
-from shotstream_lite.models.folder import WEIGHTS, load_codec, load_text, load_transformer, load_transformer_in
+from shotstream_lite.models.folder import component, load_codec, load_text, load_transformer_in
 from shotstream_lite.training.config import NextShot, RunConfig
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -83,23 +83,23 @@ def codec_of(config: RunConfig) -> Codec:
 
 def save_model(model: nn.Module, folder: Path, main: bool = True, config: RunConfig | None = None) -> None:
     """`save_pretrained`, as `save_whole` does. All processes call it; the main one writes."""
+    if (model := whole(model, main)) is not None:
+        save_whole(model, folder, config)
+
+
+def whole(model: nn.Module, main: bool = True, copied: bool = False) -> nn.Module | None:
+    """The model itself, or, if it is split over processes or shall be `copied`, a copy on the CPU of the same class,
+    with the same adapters and weights. All processes call it; the main one gets it."""
     state = gathered(model.state_dict(), main)
-    if main:
-        save_whole(plain(model, state), folder, config)
-
-
-def plain(model: nn.Module, state: dict[str, Any]) -> nn.Module:
-    """The model itself, or, if it is split over processes, a whole copy from its gathered state."""
-    return model if unsharded_class(model) is type(model) else whole_copy(model, state)
-
-
-def whole_copy(model: nn.Module, state: dict[str, Any]) -> nn.Module:
-    """A model of the same class, with the same adapters and the given state, on the CPU."""
-    whole = unsharded_class(model).from_config(dict(model.config))
+    if not main:
+        return None
+    if unsharded_class(model) is type(model) and not copied:
+        return model
+    copy = unsharded_class(model).from_config(dict(model.config))
     for name, adapter in getattr(model, "peft_config", {}).items():
-        whole.add_adapter(adapter, name)
-    whole.load_state_dict(state)
-    return whole
+        copy.add_adapter(adapter, name)
+    copy.load_state_dict(state)
+    return copy
 
 
 def save_whole(model: Any, folder: Path, config: RunConfig | None = None) -> None:
@@ -142,18 +142,11 @@ def add_lora(transformer: ShotStreamTransformer, config) -> list[nn.Module]:
 
 def merged(transformer: ShotStreamTransformer, main: bool = True) -> ShotStreamTransformer | None:
     """A whole copy with its LoRA folded into the weights, on the CPU. All processes call it; the main one gets it."""
-    state = gathered(transformer.state_dict(), main)
-    if not main:
-        return None
-    whole = whole_copy(transformer, state)
-    whole.fuse_lora()
-    whole.unload_lora()
-    return whole
+    if (copy := whole(transformer, main, copied=True)) is not None:
+        copy.fuse_lora()
+        copy.unload_lora()
+    return copy
 
 
 def _load(folder: Path, stage: str) -> ShotStreamTransformer:
-    if stage in WEIGHTS:
-        return load_transformer(folder, stage)
-    if stage == "transformer":
-        return load_transformer(folder, "student")
-    return load_transformer_in(folder / stage)
+    return load_transformer_in(component(folder, "student" if stage == "transformer" else stage))

@@ -6,7 +6,7 @@ that fails there is only no drop-in). A story is told once and kept, so that a c
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, ModelSpec, check_size, held_out_stories, rendered_film, told
-from shotstream_lite.evaluation.report import FRECHET, figures
-from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.evaluation.run import FRECHET, REAL, figures
 from shotstream_lite.evaluation.statistics import as_json, difference, interval, ratio
-from shotstream_lite.evaluation.store import Kept, check_folder, made_by, scores_key
+from shotstream_lite.evaluation.store import Kept, check_folder, made_by, scores_key, stacked
 from shotstream_lite.files import read_json, whole_file, write_text
 from shotstream_lite.measures import Scores
 from shotstream_lite.pipeline import ShotStreamPipeline
@@ -28,10 +27,10 @@ from shotstream_lite.report import machine
 from shotstream_lite.rivals.cost import COUNTED, costs
 from shotstream_lite.rivals.joint import KINDS
 from shotstream_lite.rivals.streams import STREAMS
-from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.toybox.probe import load_probe
 from shotstream_lite.toybox.reading import measure, with_sums
 from shotstream_lite.training.ablations.rows import LEARNT_SHOTS, ROWS, Row
-from shotstream_lite.training.ablations.tables import BUDGET, SHOWN, TablesConfig, row_configs, storyteller
+from shotstream_lite.training.ablations.tables import BUDGET, SHOWN, TablesConfig, probe_of, row_configs, storyteller
 from shotstream_lite.training.loop import processes
 
 RULES = (
@@ -106,10 +105,9 @@ def compare(comparison: Comparison) -> str:
     result: dict[str, Any] = {"stories": comparison.stories, "shots": comparison.shots}
     if tellers:
         check_size({t.name: (t.pipeline.settings.height, t.pipeline.settings.width) for t in tellers})
-        columns = {teller.name: scores for teller, scores in _measured(comparison, tellers)}
-        result["machine"] = machine(tellers[0].pipeline)
-        result["rows"] = rows_of(tellers, columns)
-    result |= {"not trained": untrained, "budget": _budget(comparison)}
+        rows = rows_of(tellers, _measured(comparison, tellers))
+        result |= {"machine": machine(tellers[0].pipeline), "rows": rows}
+    result |= {"not trained": untrained, "budget": _budget(comparison.rows)}
     text = table(result)
     write_text(comparison.out / "compare.json", json.dumps(result, indent=2) + "\n")
     write_text(comparison.out / "compare.md", text)
@@ -159,7 +157,10 @@ def _by_rule(comparison: Comparison, name: str) -> Teller:
 
 def _by_training(comparison: Comparison, row: Row) -> Teller | None:
     """A row of the run; None if it is not trained with the run's budget."""
-    config = _tables(comparison.rows)
+    try:
+        config = TablesConfig(comparison.rows, **(_budget(comparison.rows) or {}))
+    except TypeError as error:
+        raise CheckpointError(f"{comparison.rows / BUDGET}: {error}: train the tables again") from None
     chain = row_configs(config, row)
     if not all((stage.out / "done").exists() for stage in chain):
         return None
@@ -175,24 +176,16 @@ def _by_training(comparison: Comparison, row: Row) -> Teller | None:
     return Teller(row.name, TRAINED, pipeline, key, shots, tells, row.rival)
 
 
-def _tables(run: Path) -> TablesConfig:
-    """The budget that the run's rows were trained with last."""
-    path = run / BUDGET
-    try:
-        return TablesConfig(run, **(read_json(path, error=CheckpointError) if path.exists() else {}))
-    except TypeError as error:
-        raise CheckpointError(f"{path}: {error}: train the tables again") from None
-
-
-def _budget(comparison: Comparison) -> dict[str, Any] | None:
-    path = comparison.rows and comparison.rows / BUDGET
+def _budget(run: Path | None) -> dict[str, Any] | None:
+    """What the run's rows were trained with last."""
+    path = run and run / BUDGET
     return read_json(path, error=CheckpointError) if path and path.exists() else None
 
 
-def _measured(comparison: Comparison, tellers: Sequence[Teller]) -> Iterator[tuple[Teller, list[Scores]]]:
-    """Of every teller the scores of its stories and of real film of the same shots, told or as they were kept."""
-    own = comparison.rows and comparison.rows / "probe" / "model.safetensors"
-    file = own if own and own.exists() else PROBE_FILE
+def _measured(comparison: Comparison, tellers: Sequence[Teller]) -> dict[str, tuple[Scores, Scores]]:
+    """Of every teller, by name, the scores of its stories and of real film of the same shots, told or as they were
+    kept."""
+    file = probe_of(comparison.rows)
     probe, plots = load_probe(file), held_out_stories(comparison.stories, comparison.shots)
     films = comparison.out / "films"
     check_folder(films, "--out")
@@ -206,16 +199,17 @@ def _measured(comparison: Comparison, tellers: Sequence[Teller]) -> Iterator[tup
                 scores = measure(film, probe, fps) | cost
                 kept.save(number, film, scores, fps)
             parts.append(scores)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return stacked(parts)
 
-    real = {}
+    real, measured = {}, {}
     for teller in tellers:
         shots, fps, frames = teller.shots, teller.pipeline.settings.fps, teller.pipeline.settings.shot_frames
         if shots not in real:
             draw = lambda plot, number, frames=frames: (rendered_film(plot, frames), {})  # noqa: E731
             real[shots] = told_or_kept(f"{REAL}, {shots} shots", shots, made_by([file], frames, shots), draw, fps)
         scores = told_or_kept(teller.name, shots, teller.key(file, 0, shots), teller.film, fps)
-        yield teller, [scores, real[shots]]
+        measured[teller.name] = scores, real[shots]
+    return measured
 
 
 def rows_of(tellers: Sequence[Teller], columns: Mapping[str, Sequence[Scores]]) -> list[dict[str, Any]]:
@@ -223,37 +217,37 @@ def rows_of(tellers: Sequence[Teller], columns: Mapping[str, Sequence[Scores]]) 
 
     columns: by name the scores of its films and of real film of the same shots
     """
-    rows, first = {}, with_sums(columns[tellers[0].name][0])
+    report, rows = {}, []
     for shots in {teller.shots for teller in tellers}:
-        group = {place: teller for place, teller in enumerate(tellers) if teller.shots == shots}
-        real = next(columns[teller.name][1] for teller in group.values())
-        report = figures({REAL: real} | {teller.name: columns[teller.name][0] for teller in group.values()})
-        for place, teller in group.items():
-            scores, report_of = with_sums(columns[teller.name][0]), report[teller.name]
-            quality = {name: report_of["figures"][dimension][figure] for name, (dimension, figure) in SHOWN.items()}
-            quality |= {QUALITY[1]: interval(scores["kept/all"][:, :LEARNT_SHOTS])}
-            quality |= {"drift": report_of["by shot"][FRECHET]["change"]}
-            gaps = {SHORT: "seen 1 shot ago", "gap 2-3": "2 or 3", "gap 4-6": "4 to 6", LONG: "7 to 12"}
-            gaps = {name: scores[f"kept/{gap}"] for name, gap in gaps.items()}
-            quality |= {name: interval(values) for name, values in gaps.items()} | {
-                SHARE: ratio(gaps[LONG], gaps[SHORT])
-            }
-            less = ("kept/all", "kept/7 to 12", "said/action")
-            same = shots == tellers[0].shots
-            seconds = columns[teller.name][0]["cost/seconds"]
-            rows[place] = {
+        group = [teller.name for teller in tellers if teller.shots == shots]
+        report |= figures({REAL: columns[group[0]][1]} | {name: columns[name][0] for name in group})
+    first = with_sums(columns[tellers[0].name][0])
+    for teller in tellers:
+        shots, scores, of_it = teller.shots, with_sums(columns[teller.name][0]), report[teller.name]
+        gaps = {SHORT: "seen 1 shot ago", "gap 2-3": "2 or 3", "gap 4-6": "4 to 6", LONG: "7 to 12"}
+        gaps = {name: scores[f"kept/{gap}"] for name, gap in gaps.items()}
+        quality = {name: of_it["figures"][dimension][figure] for name, (dimension, figure) in SHOWN.items()}
+        quality |= {QUALITY[1]: interval(scores["kept/all"][:, :LEARNT_SHOTS])}
+        quality |= {"drift": of_it["by shot"][FRECHET]["change"]}
+        quality |= {name: interval(values) for name, values in gaps.items()}
+        quality |= {SHARE: ratio(gaps[LONG], gaps[SHORT])}
+        less = ("kept/all", "kept/7 to 12", "said/action") if shots == tellers[0].shots else ()
+        seconds = scores["cost/seconds"]
+        rows.append(
+            {
                 "name": teller.name,
                 "weights": teller.sort,
                 "shots": shots,
                 "quality": as_json(quality),
-                LESS: as_json({k: difference(scores[k], first[k]) for k in less} if same else {}),
-                "by shot": as_json(report_of["by shot"]),
+                LESS: as_json({name: difference(scores[name], first[name]) for name in less}),
+                "by shot": as_json(of_it["by shot"]),
                 "ms a shot": 1000 * float(np.median(seconds[:, 1:] if shots > 1 else seconds)),
-                "first frame, s": float(np.median(columns[teller.name][0]["cost/first frame"])),
+                "first frame, s": float(np.median(scores["cost/first frame"])),
                 "in short stories": costs(teller.pipeline, teller.rival, min(LEARNT_SHOTS, shots))[COUNTED[0]],
                 **costs(teller.pipeline, teller.rival, shots),
             }
-    return [rows[place] for place in range(len(tellers))]
+        )
+    return rows
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -264,17 +258,13 @@ def table(result: Mapping[str, Any]) -> str:
         lines += [f"Measured on: {about['cpu']}, {about['device']}, {about['threads']} threads.", ""]
         lines += _lined("", "weights", "shots", *QUALITY, *MEASURED, *COUNTED)
         for row in rows:
-            costs = [
-                f"{row[name]:,.{digits}f}" for name, digits in zip((*MEASURED, *COUNTED), (0, 2, 0, 0, 2), strict=True)
-            ]
-            lines += [
-                _line(row["name"], row["weights"], row["shots"], *map(_cell, map(row["quality"].get, QUALITY)), *costs)
-            ]
+            figures = [_cell(row["quality"].get(name)) for name in QUALITY]
+            counts = [f"{row[name]:,.{n}f}" for name, n in zip((*MEASURED, *COUNTED), (0, 2, 0, 0, 2), strict=True)]
+            lines.append(_line(row["name"], row["weights"], row["shots"], *figures, *counts))
         if len(rows) > 1 and (names := list(rows[0][LESS])):
             lines += ["", f"Less what {rows[0]['name']} has, of the same stories:", "", *_lined("", *names)]
-            lines += [
-                _line(row["name"], *(_cell(row[LESS][name], "+") for name in names)) for row in rows[1:] if row[LESS]
-            ]
+            held = (row for row in rows[1:] if row[LESS])
+            lines += [_line(row["name"], *(_cell(row[LESS][name], "+") for name in names)) for row in held]
     if result["not trained"]:
         lines += ["", "Not trained:", "", *(f"- {row['name']}: `{row['train']}`" for row in result["not trained"])]
     return "\n".join(lines) + "\n"
@@ -291,9 +281,8 @@ def _line(*cells: Any) -> str:
 def _cell(figure: Mapping[str, float | None] | None, sign: str = "") -> str:
     if not figure or figure["mean"] is None:
         return "-"
-    mean, low, high = (
-        "-" if figure[end] is None else f"{100 * figure[end]:{sign}.1f}" for end in ("mean", "low", "high")
-    )
+    ends = (figure[end] for end in ("mean", "low", "high"))
+    mean, low, high = ("-" if end is None else f"{100 * end:{sign}.1f}" for end in ends)
     return f"{mean} [{low}, {high}]"
 
 

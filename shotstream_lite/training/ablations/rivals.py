@@ -6,27 +6,22 @@ distilled on its own rollouts by the scores of the same teacher (`rival-distil`)
 learnt. A joint rival, and a teacher that tells cuts by another mark, learns by flow matching (`rival-flow`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from shotstream_lite.conditioning import Conditioning
-from shotstream_lite.context import remember
-from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.evaluation.films import Film, written
+from shotstream_lite.errors import CheckpointError
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.film import FilmCache, begin_film
 from shotstream_lite.rivals.joint import KINDS, Joint
 from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
-from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.rollout import chunk_sizes, clean_pass
-from shotstream_lite.training.ablations.baselines import LearntCut, widened
+from shotstream_lite.training.ablations.baselines import LearntCut
 from shotstream_lite.training.batches import (
     Films,
     FrozenText,
@@ -35,11 +30,12 @@ from shotstream_lite.training.batches import (
     draw_shot,
     drawn_length,
     drop_captions,
-    next_shot_batch,
+    remembered,
     shortest,
+    step_batch,
 )
 from shotstream_lite.training.causal_init import CausalInitConfig
-from shotstream_lite.training.config import NextShotConfig
+from shotstream_lite.training.config import NextShotConfig, StudentConfig
 from shotstream_lite.training.draws import Draws
 from shotstream_lite.training.intra_shot import Distillation, IntraShotConfig
 from shotstream_lite.training.loop import Run
@@ -83,13 +79,7 @@ def film_batch(films: Films, draws: Draws, config: NextShotConfig, remembers: bo
         if shot is None:
             raise CheckpointError(f"films: hardly any story has {config.shots} shots: choose a smaller --shots")
         texts, target = films.captions(row, words), films.clip(row, shot)[:, :latents]
-        context = remember(
-            films.lengths(row)[:shot] if remembers else (),
-            config.budget,
-            config.policy,
-            lambda picked, row=row: [films.still(row, *place) for place in picked],
-            target,
-        )
+        context = remembered(films, row, shot if remembers else 0, config.budget, config.policy, target)
         samples.append((target, *context.told(texts[: shot + 1], latents)))
         clips = [films.clip(row, s)[:, :short] for s in range(shot - before, shot)]
         past.append(torch.stack(clips) if clips else target[None, :, :short][:0])
@@ -101,50 +91,27 @@ def film_batch(films: Films, draws: Draws, config: NextShotConfig, remembers: bo
 class RivalInitConfig(CausalInitConfig):
     """How a streaming rival gets used to its layout."""
 
-    rival: str = "self-forcing"  # a key of `streams.STREAMS`
+    rival: Literal[*STREAMS] = "self-forcing"
     shots: int = 1  # of a film, the learnt one included; 1: single shots, as published
-
-    def check(self) -> None:
-        """As in `RunConfig`."""
-        super().check()
-        known(self.rival, STREAMS)
 
 
 @dataclass(kw_only=True)
 class RivalDistilConfig(IntraShotConfig):
     """How a streaming rival is distilled."""
 
-    rival: str = "self-forcing"
+    rival: Literal[*STREAMS] = "self-forcing"
     shots: int = 1
     history: Literal["film", "own"] = "film"  # earlier shots: real ones, or what the rival makes of them (LongLive)
     remembers: bool = True  # the teacher knows the shots before, if there are any
-
-    def check(self) -> None:
-        """As in `RunConfig`."""
-        super().check()
-        known(self.rival, STREAMS)
 
 
 @dataclass(kw_only=True)
 class RivalFlowConfig(TeacherConfig):
     """How a joint rival is trained, or a teacher that tells cuts by a mark."""
 
-    rival: str = "full"  # a key of `joint.KINDS`
-    mark: str = ""  # a key of `marks.MARKS`, or "embedding": next shots and not films are learnt, with this mark
+    rival: Literal[*KINDS] = "full"
+    mark: Literal[*MARKS, EMBEDDING, ""] = ""  # with one, next shots and not films are learnt, and it tells the cuts
     shots: int = 4
-
-    def check(self) -> None:
-        """As in `RunConfig`."""
-        super().check()
-        known(self.rival, KINDS)
-        if self.mark:
-            known(self.mark, (*MARKS, EMBEDDING), "mark")
-
-
-def known(name: str, names: Sequence[str], option: str = "rival") -> None:
-    """Raises StoryError unless it is one of the names."""
-    if name not in names:
-        raise StoryError(f"--{option} is {name!r}: choose one of {', '.join(names)}")
 
 
 def in_training(name: str) -> Rival:
@@ -153,14 +120,23 @@ def in_training(name: str) -> Rival:
     return replace(rival, streams=False) if isinstance(rival, RollingForcing) else rival
 
 
-def watched(model: ShotStreamTransformer, rival: Rival, batch: FilmBatch, texts: Tensor, frames: int) -> FilmCache:
-    """The film of the batch up to the cut to its last shot, which is begun."""
-    film = begin_film(model, rival, (*batch.past.shape[:1], *batch.past.shape[2:3], *batch.past.shape[4:]))
+def watched(
+    model: ShotStreamTransformer,
+    rival: Rival,
+    batch: FilmBatch,
+    texts: Tensor,
+    make: Callable[[FilmCache, int], Any] | None = None,
+) -> FilmCache:
+    """The film of the batch up to the cut to its last shot, which is begun.
+
+    make: makes earlier shots of so many latents anew, which otherwise are the real ones.
+    """
+    film = begin_film(model, rival, (len(texts), *batch.target.shape[1:2], *batch.target.shape[3:]))
     with torch.no_grad():
         for shot, clip in enumerate(batch.past.unbind(1)):
             rival.begin(model, film, clip.shape[2], model.caption_keys(texts[:, [shot]]))
-            rival.watch(model, film, clip)
-    rival.begin(model, film, frames, model.caption_keys(texts[:, -1:]))
+            make(film, clip.shape[2]) if make else rival.watch(model, film, clip)
+    rival.begin(model, film, batch.target.shape[2], model.caption_keys(texts[:, -1:]))
     return film
 
 
@@ -171,7 +147,7 @@ def with_clean_past(
 
     Shape: noise like the target; sigma [B, F], the same within a chunk; returns [B, C, F, h, w]
     """
-    film, clean = watched(model, rival, batch, texts, batch.target.shape[2]), []
+    film, clean = watched(model, rival, batch, texts), []
     for start in range(0, batch.target.shape[2], rival.chunk):
         part = slice(start, start + rival.chunk)
         real, level = batch.target[:, :, part], sigma[:, part]
@@ -226,22 +202,14 @@ class RivalDistillation(Distillation):
         rival, texts, student = in_training(self.config.rival), self.text(batch.lines), self.student
         if isinstance(rival, CausVid):
             return predicted(student, rival, batch, texts, self.sigmas, draws)
-        frames = batch.target.shape[2]
-        if self.config.history == "own":
-            with torch.no_grad():
-                film = begin_film(student, rival, (len(texts), *batch.target.shape[1:2], *batch.target.shape[3:]))
-                for shot in range(batch.past.shape[1]):
-                    rival.begin(student, film, batch.past.shape[3], student.caption_keys(texts[:, [shot]]))
-                    list(rival.shot(student, film, draws.noise, self.sigmas, self._sizes(batch.past.shape[3])))
-            rival.begin(student, film, frames, student.caption_keys(texts[:, -1:]))
-        else:
-            film = watched(student, rival, batch, texts, frames)
-        options = {"exit_step": draws.shared_index(len(self.sigmas)), "clean_sigma": self.table.sigmas[-1]}
-        made = rival.shot(student, film, draws.noise, self.sigmas, self._sizes(frames), **options)
-        return torch.cat(list(made), dim=2)
 
-    def _sizes(self, frames: int) -> list[int]:
-        return chunk_sizes(frames, self.config.chunk)
+        def make(film: FilmCache, frames: int, **options) -> list[Tensor]:
+            chunks = chunk_sizes(frames, self.config.chunk)
+            return list(rival.shot(student, film, draws.noise, self.sigmas, chunks, **options))
+
+        film = watched(student, rival, batch, texts, make if self.config.history == "own" else None)
+        options = {"exit_step": draws.shared_index(len(self.sigmas)), "clean_sigma": self.table.sigmas[-1]}
+        return torch.cat(make(film, batch.target.shape[2], **options), dim=2)
 
 
 def train_rival_distil(config: RivalDistilConfig, films: Films) -> None:
@@ -262,10 +230,7 @@ def train_rival_distil(config: RivalDistilConfig, films: Films) -> None:
 def as_configured(config: RivalFlowConfig, model: ShotStreamTransformer) -> ShotStreamTransformer:
     """The model as a joint rival, or with a mark, new or back from disk."""
     if config.mark == EMBEDDING:
-        new = model.config.in_channels == model.config.out_channels
-        model = widened(model, model.config.in_channels + 1) if new else model
-        model.__class__, model.first = LearntCut, 3
-        return model
+        return LearntCut.of(StudentConfig(config.out, indicator=EMBEDDING), model)
     kind, answers = (Joint, {"mark": MARKS[config.mark]}) if config.mark else KINDS[config.rival]
     return kind.of(model, **answers)
 
@@ -288,14 +253,15 @@ def train_rival_flow(config: RivalFlowConfig, films: Films) -> None:
         base = run.trained(model)
     text = run.frozen(FrozenText(*text_of(config), config.text_tokens))
     table = SigmaTable(config.shift, bell=config.bell)
+    short = replace(config, lengths=())  # as long as the shortest shots
 
     def loss_on(draws: Draws) -> Tensor:
         if config.mark:
-            batch = next_shot_batch(films, len(draws), draws.each, **config.memory).to(run.device)
+            batch = step_batch(films, draws, short)
             cond = batch.conditioning(drop_captions(text(batch.captions), config.drop_caption, draws), phase=0.0)
             noise, rows = draws.normal(*batch.target.shape[1:]), draws.index(len(table.sigmas))
             return teacher_loss(model, batch.target, noise, rows, cond, table)
-        batch = film_batch(films, draws, replace(config, lengths=()), remembers=False).to(run.device)
+        batch = film_batch(films, draws, short, remembers=False).to(run.device)
         rows = draws.index(len(table.sigmas), config.shots)
         rows = rows if model.asynchronous else rows[:, :1].expand_as(rows)
         captions = drop_captions(text(batch.lines), config.drop_caption, draws)
@@ -309,42 +275,9 @@ def _train(run: Run, model: ShotStreamTransformer, saved: ShotStreamTransformer,
     config, optimizer = run.config, run.optimizer(model)
 
     def train_step(step: int) -> dict[str, float]:
-        values = []
-
-        def losses() -> Iterator[Tensor]:
-            parts = run.draws(step).split(config.accumulate)
-            for draws in parts:
-                loss = loss_on(draws) / len(parts)
-                values.append(loss.item())
-                yield loss
-
-        norm = run.descend(optimizer, losses(), step)
-        return {"loss": sum(values), "grad_norm": norm}
+        parts = run.draws(step).split(config.accumulate)
+        loss, norm = run.descend(optimizer, (loss_on(draws) / len(parts) for draws in parts), step)
+        return {"loss": loss, "grad_norm": norm}
 
     save = lambda: save_model(saved, config.out / run.stage, run.main, config)  # noqa: E731
     run.steps(train_step, save, model=model, optimizer=optimizer)
-
-
-def as_storyteller(
-    name: str, config: NextShotConfig, parts: tuple, steps: int
-) -> tuple[ShotStreamPipeline, Callable[[ShotStreamPipeline, Any, int], Film] | None]:
-    """The pipeline of a trained row measured as rival `name`, and how it tells a story if not shot by shot.
-
-    parts: transformer, codec, text encoder and settings of a pipeline; steps: of what takes many
-    """
-    transformer, *others = parts
-    pipeline = ShotStreamPipeline(*parts)
-    if name in STREAMS:
-        pipeline = RivalPipeline.of(pipeline, name)
-        pipeline.endless = config.shots == 1 or config.history == "own"
-        return pipeline, None
-    if name == "keyframes":
-        base = earlier(config, "base").to(transformer.device)
-        jointly = partial(tell_from_keyframes, base=base, steps=steps)
-        pipeline.sampling_steps = steps
-        return pipeline, lambda p, plot, seed: Film(plot, jointly(p, written(plot, seed)))
-    pipeline = TeacherPipeline(as_configured(config, transformer), *others)
-    pipeline.sampling_steps = steps
-    if config.mark:
-        return pipeline, None
-    return pipeline, lambda p, plot, seed: Film(plot, tell_jointly(p, written(plot, seed), p.transformer, steps))

@@ -12,36 +12,41 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
+from shotstream_lite.distributed import Share
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell
-from shotstream_lite.evaluation.report import DIMENSIONS, KEPT, PASSED, figures
-from shotstream_lite.evaluation.run import REAL
+from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell, written
+from shotstream_lite.evaluation.run import DIMENSIONS, KEPT, PASSED, REAL, figures
 from shotstream_lite.evaluation.statistics import as_json, difference
-from shotstream_lite.files import write_text
+from shotstream_lite.evaluation.store import stacked
+from shotstream_lite.files import read_json, write_text
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.cost import COUNTED, costs
+from shotstream_lite.rivals.streams import STREAMS
+from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.text import CaptionEncoder
 from shotstream_lite.toybox import reading
 from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
+from shotstream_lite.toybox.world import ToyStory
 from shotstream_lite.training.ablations.baselines import ChannelConcat, LearntCut
 from shotstream_lite.training.ablations.rivals import (
     RivalDistilConfig,
     RivalFlowConfig,
     RivalInitConfig,
-    as_storyteller,
+    as_configured,
     train_rival_distil,
     train_rival_flow,
     train_rival_init,
 )
 from shotstream_lite.training.ablations.rows import ROWS, Row
 from shotstream_lite.training.causal_init import CausalInitConfig, train_causal_init
-from shotstream_lite.training.config import NextShotConfig, RunConfig, StudentConfig, check_settings
+from shotstream_lite.training.config import NextShotConfig, RunConfig, check_settings
 from shotstream_lite.training.films import films_of
 from shotstream_lite.training.inter_shot import InterShotConfig, train_inter_shot
 from shotstream_lite.training.intra_shot import IntraShotConfig, train_intra_shot
@@ -66,17 +71,6 @@ AS |= dict.fromkeys(("teacher", "rival-flow"), "causal-init")  # the preset's ow
 COSTS = ("seconds a shot", *COUNTED)
 """Of rivals, see `cost.costs`."""
 BUDGET = Path("tables", "budget.json")
-OF_TRAINING = (
-    "preset",
-    "teacher_steps",
-    "init_steps",
-    "distil_steps",
-    "batch",
-    "image_batch",
-    "precision",
-    "compile",
-    "sampling_steps",
-)
 """What makes a row the row it is, kept in the run for `compare`."""
 PLACES = {f.name for f in fields(RunConfig)} | {"resume", "save_every", "sample_every", "tensorboard"}
 
@@ -109,11 +103,8 @@ def make_tables(config: TablesConfig) -> None:
         raise CheckpointError(f"--only {' '.join(config.only)}: no such table or row: choose among {names}")
     if processes().is_main_process:
         (config.out / "tables").mkdir(parents=True, exist_ok=True)
-        write_text(
-            config.out / BUDGET,
-            json.dumps({name: getattr(config, name) for name in OF_TRAINING}, indent=2) + "\n",
-            CheckpointError,
-        )
+        of_training = {k: v for k, v in asdict(config).items() if k not in ("out", "only", "stories", "shots")}
+        write_text(config.out / BUDGET, json.dumps(of_training, indent=2) + "\n", CheckpointError)
     results = [_row(config, row) for row in rows]
     if processes().is_main_process:
         lines = ",\n".join(json.dumps(result) for result in results)
@@ -132,29 +123,31 @@ def _row(config: TablesConfig, row: Row) -> dict[str, Any]:
     path = config.out / "tables" / f"row-{_digest(chain[-1].out.name, told_as)}.json"
     processes().wait_for_everyone()  # or they would not agree on what is there
     if path.exists():
-        return about | json.loads(path.read_text(encoding="utf-8"))
+        return about | read_json(path, error=CheckpointError, again="remove it, and it is measured again")
     for stage, stage_config in zip(row.stages, chain, strict=True):
-        _train_once(stage, stage_config)
+        done = stage_config.out / "done"  # perhaps for another row
+        processes().wait_for_everyone()
+        if not done.exists():
+            CHAIN[stage][1](stage_config, films_of(stage_config))
+            processes().wait_for_everyone()
+            done.touch()
     pipeline, tells = storyteller(row, chain, config.sampling_steps)
-    clock = Clock(tells)
-    measured = measure(pipeline, config.stories, told_as["shots"], config.out, clock)
+    seconds = []
+
+    def timed(pipeline: ShotStreamPipeline, plot: ToyStory, seed: int) -> Film:
+        began = time.perf_counter()
+        film = (tells or tell)(pipeline, plot, seed)
+        seconds.append(time.perf_counter() - began)
+        return film
+
+    measured = measure(pipeline, config.stories, told_as["shots"], config.out, timed)
     result = told_as | {"changes": {stage: dict(changes) for stage, changes in row.changes.items()}} | measured
     if row.table == "rivals":
-        result["seconds a shot"] = round(clock.seconds / max(1, clock.stories) / told_as["shots"], 3)
+        result["seconds a shot"] = round(sum(seconds) / max(1, len(seconds)) / told_as["shots"], 3)
         result |= costs(pipeline, row.rival, told_as["shots"])
     if processes().is_main_process:
         write_text(path, json.dumps(result, indent=2) + "\n", CheckpointError)
     return about | result
-
-
-def _train_once(stage: str, config: NextShotConfig) -> None:
-    """Trains a stage unless that was done before, perhaps for another row."""
-    done = config.out / "done"
-    processes().wait_for_everyone()
-    if not done.exists():
-        CHAIN[stage][1](config, films_of(config))
-        processes().wait_for_everyone()
-        done.touch()
 
 
 def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
@@ -184,20 +177,6 @@ def row_configs(config: TablesConfig, row: Row) -> list[NextShotConfig]:
     return chain
 
 
-class Clock:
-    """Tells stories, shot by shot if not as `tells` does, and keeps the time."""
-
-    def __init__(self, tells: Callable | None = None) -> None:
-        self.tells, self.seconds, self.stories = tells, 0.0, 0
-
-    def __call__(self, pipeline: ShotStreamPipeline, plot: Any, seed: int) -> Film:
-        """As `evaluation.films.tell`."""
-        began = time.perf_counter()
-        film = (self.tells or tell)(pipeline, plot, seed)
-        self.seconds, self.stories = self.seconds + time.perf_counter() - began, self.stories + 1
-        return film
-
-
 def storyteller(row: Row, chain: list[NextShotConfig], steps: int) -> tuple[ShotStreamPipeline, Callable | None]:
     """The pipeline of a trained row, and how it tells a story if not shot by shot; steps: of what samples in many."""
     last, device = chain[-1], processes().device
@@ -205,41 +184,51 @@ def storyteller(row: Row, chain: list[NextShotConfig], steps: int) -> tuple[Shot
     settings = stream_settings(last, films_of(last), codec.spatial_factor).changed(dict(row.settings))
     codec.vae.to(device)
     text = CaptionEncoder(text_encoder.to(device), tokenizer, last.text_tokens, truncate=True)
-    transformer = earlier(last, row.stages[-1]).to(device)
-    if row.rival:
-        return as_storyteller(row.rival, last, (transformer, codec, text, settings), steps)
-    kind = ShotStreamPipeline
-    if isinstance(last, StudentConfig):
-        transformer = LearntCut.of(last, transformer)
-    else:
-        kind = TeacherPipeline
+    transformer, others, tells = earlier(last, row.stages[-1]).to(device), (codec, text, settings), None
+    if isinstance(last, RivalFlowConfig):
+        pipeline = TeacherPipeline(as_configured(last, transformer), *others)
+        if not last.mark:
+            tells = lambda p, plot, seed: Film(plot, tell_jointly(p, written(plot, seed), p.transformer, steps))  # noqa: E731
+    elif isinstance(last, TeacherConfig):
         transformer = ChannelConcat.of(transformer, last.budget) if last.injection == "channel" else transformer
-    pipeline = kind(transformer, codec, text, settings)
-    pipeline.sampling_steps = steps  # of teachers
-    return pipeline, None
+        pipeline = TeacherPipeline(transformer, *others)
+    else:
+        pipeline = ShotStreamPipeline(LearntCut.of(last, transformer), *others)
+    if row.rival in STREAMS:
+        pipeline = RivalPipeline.of(pipeline, row.rival)
+        pipeline.endless = last.shots == 1 or last.history == "own"
+    elif row.rival == "keyframes":
+        jointly = partial(tell_from_keyframes, base=earlier(last, "base").to(device), steps=steps)
+        tells = lambda p, plot, seed: Film(plot, jointly(p, written(plot, seed)))  # noqa: E731
+    pipeline.sampling_steps = steps  # of what takes many
+    return pipeline, tells
+
+
+def probe_of(run: Path | None) -> Path:
+    """The probe of a run, or the shipped one where it has none."""
+    own = run and run / "probe" / "model.safetensors"
+    return own if own and own.exists() else PROBE_FILE
 
 
 def measure(
     pipeline: ShotStreamPipeline, stories: int, shots: int, run: Path, tells: Callable = tell
 ) -> dict[str, Any]:
-    """The paper's five dimensions on held-out stories, with intervals; see `evaluation.report.figures`.
+    """The paper's five dimensions on held-out stories, with intervals; see `evaluation.run.figures`.
 
     With them "scores": what the tables show, story by story and shot by shot. Several processes share the stories, and
     all get everything.
     """
-    from shotstream_lite.distributed import Share
-
     settings = pipeline.settings
     check_size({"row": (settings.height, settings.width)})
-    own = run / "probe" / "model.safetensors"
-    probe = load_probe(own if own.exists() else PROBE_FILE)
-    share, plots, columns = Share(), held_out_stories(stories, shots), {}
-    mine = [plots[n] for n in share.mine(stories)]
-    real = (rendered_film(plot, settings.shot_frames) for plot in mine)
-    films = {REAL: real, "row": (tells(pipeline, plots[n], n) for n in share.mine(stories))}
-    for name, some in films.items():
-        parts = share.gather([reading.measure(film, probe, settings.fps) for film in some])
-        columns[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    probe = load_probe(probe_of(run))
+    share, plots = Share(), held_out_stories(stories, shots)
+    mine = share.mine(stories)
+    films = {REAL: (rendered_film(plots[n], settings.shot_frames) for n in mine)}
+    films["row"] = (tells(pipeline, plots[n], n) for n in mine)
+    columns = {
+        name: stacked(share.gather([reading.measure(film, probe, settings.fps) for film in some]))
+        for name, some in films.items()
+    }
     told, result = reading.with_sums(columns["row"]), as_json(figures(columns)["row"])
     by_story = {name: told[DIMENSIONS[dimension][score]] for name, (dimension, score) in SHOWN.items()}
     return result | {"scores": {name: _plain(some) for name, some in by_story.items()}}
@@ -259,11 +248,7 @@ SHOWN = (
 
 def _plain(scores: np.ndarray) -> list[list[float | None]]:
     """Scores [stories, shots, ...] as JSON writes them, a mean for each shot; null where nothing was asked."""
-    several = scores.reshape(*scores.shape[:2], -1)
-    there = ~np.isnan(several)
-    with np.errstate(invalid="ignore"):
-        scores = np.where(there, several, 0).sum(2) / there.sum(2)
-    return [[None if np.isnan(score) else round(float(score), 3) for score in story] for story in scores]
+    return np.ma.masked_invalid(scores.reshape(*scores.shape[:2], -1)).mean(2).round(3).tolist()
 
 
 def scores(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
