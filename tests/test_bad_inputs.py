@@ -208,6 +208,7 @@ OPTIONS = [
     ),
     *(["convert", f"{name}.pt", "new"] for name in ("pipe", "zero", "bad", "huge")),
     *(["convert", f"bad.{kind}", "new"] for kind in ("pth", "safetensors")),
+    ["convert", "bad.pt", "new", "--weights", "teacher"],
     *(["convert", "bad.pt", target] for target in ("", "a\0b", "good.json", "x" * 5000, ".")),
     *(["convert", "toybox", "new", option, "gone"] for option in ("--config", "--lora", "--weights")),
     *(["convert", "bad.pt", "new", "--config", value] for value in ("gone", "pipe", "good.json", "empty", "a\0b", "")),

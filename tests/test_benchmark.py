@@ -148,4 +148,7 @@ def test_the_full_model_is_counted_for_a_card(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "on H100, compiled, counted and not measured" in out and "codec: convolutions" in out
     assert main(["benchmark", "--count", "--card", "abacus"]) == 2
-    assert main(["benchmark", "--count", "--float8"]) == 2 and "leave one out" in capsys.readouterr().err
+    for idle in (["--float8"], ["--shots", "3"], ["--random-weights"], ["--device", "cpu"], ["--weights", "base"]):
+        assert main(["benchmark", "--count", *idle]) == 2
+        assert f"{idle[0]} does nothing with --count" in capsys.readouterr().err
+    assert main(["benchmark", "--card", "A100"]) == 2 and "without --count" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shotstream_lite.commands.common import check_count, place
+from shotstream_lite.commands.common import check_count, check_unused, place
 from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.files import check_file
 from shotstream_lite.report import check_report_path, write_report
@@ -46,8 +46,10 @@ class Benchmark:
         check_count(self.shots, "--shots")
         if self.random_weights and self.weights != "student":
             raise StoryError(f"--weights {self.weights}: --random-weights makes a student only, leave one of them out")
-        if self.count and self.float8:
-            raise StoryError("--float8 saves memory and no arithmetic, nothing that --count shows: leave one out")
+        if self.count:
+            check_unused(self, "with --count", "weights", "shots", "device", "random_weights", "float8")
+        else:
+            check_unused(self, "without --count", "card")
         if self.json:
             check_report_path(self.json)
         if self.tiny_decoder:

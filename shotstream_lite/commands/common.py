@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from shotstream_lite.errors import StoryError
@@ -73,6 +74,13 @@ def check_installed(what: str, *packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise StoryError(f"{what} needs {' and '.join(missing)}: pip install 'shotstream_lite[train]'")
+
+
+def check_unused(command: Any, when: str, *options: str) -> None:
+    """Raises StoryError if one of the options was given, which do nothing `when`, such as "with --count"."""
+    for field in fields(command):
+        if field.name in options and getattr(command, field.name) != field.default:
+            raise StoryError(f"--{field.name.replace('_', '-')} does nothing {when}: leave it out")
 
 
 def place(

@@ -23,6 +23,7 @@ class Convert:
 
     def run(self) -> int:
         """Writes the folder and says where it is."""
+        from shotstream_lite.commands.common import check_unused
         from shotstream_lite.errors import CheckpointError
         from shotstream_lite.files import check_new
         from shotstream_lite.models.configs import read_config
@@ -41,6 +42,7 @@ class Convert:
                 raise CheckpointError(f"--config {self.config}: a preset has its own, leave the option out")
             release.write(self.target, self.weights, folder / "stream.json", self.lora)
         else:
+            check_unused(self, "for a file", "weights")
             config = self.config or PRESETS["wan-1.3b"] / "transformer" / "config.json"
             convert_transformer(source, self.target, read_config(config, "transformer", "check --config"), self.lora)
         print(self.target)

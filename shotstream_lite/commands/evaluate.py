@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from shotstream_lite.commands.common import check_count, check_installed
+from shotstream_lite.commands.common import check_count, check_unused
 from shotstream_lite.errors import StoryError
 from shotstream_lite.report import check_report_path, write_report
 
+OF_STORIES = ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
 MAX_SEED = 2**40  # times a million, and the number of a story: a seed
 
 
@@ -52,8 +53,13 @@ class Evaluate:
         """Prints the table and writes the figures if asked."""
         for name in ("stories", "shots"):
             check_count(getattr(self, name), f"--{name}")
+        if self.films:
+            check_unused(self, "with --films", "preset", "weights", "sentences", *OF_STORIES)
+        else:
+            check_unused(self, "without --films", "dino", "clip")
         if self.sentences:
             check_count(self.sentences, "--sentences")
+            check_unused(self, "with --sentences", *OF_STORIES)
         if not 0 <= self.given < self.shots:
             raise StoryError(f"--given is {self.given}: write a number from 0 to {self.shots - 1}, less than --shots")
         if not 0 <= self.seed <= MAX_SEED:
@@ -70,21 +76,27 @@ class Evaluate:
 
             result = run_on_films(self.films, self.dino, self.clip)
         elif self.sentences:
-            from shotstream_lite.evaluation.films import check_size
+            from shotstream_lite.evaluation.films import CODEC, check_films
             from shotstream_lite.evaluation.run import model_specs
             from shotstream_lite.evaluation.sentences import evaluate_sentences
             from shotstream_lite.toybox.probe import PROBE_FILE, load_probe
 
             spec = model_specs(self.weights, self.preset)[0]
+            if spec.weights == CODEC:
+                raise StoryError(f"--weights {CODEC}: tells nothing, and --sentences are told: name a model")
             pipeline = spec.pipeline("cpu")
-            check_size({spec.name: (pipeline.settings.height, pipeline.settings.width)})
+            check_films({spec.name: pipeline.settings})
             result = evaluate_sentences(pipeline, load_probe(PROBE_FILE), self.sentences)
         else:
             from shotstream_lite.evaluation.run import Evaluation, evaluate, model_specs
 
             who = model_specs(self.weights, self.preset)
+<<<<<<< ours
             names = ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
             result = evaluate(Evaluation(who, **{name: getattr(self, name) for name in names}))
+=======
+            result = evaluate(Evaluation(who, **{name: getattr(self, name) for name in OF_STORIES}))
+>>>>>>> theirs
         if result is None:  # one of several processes; the first one reports
             return 0
         figures, table = result

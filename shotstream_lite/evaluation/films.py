@@ -14,6 +14,7 @@ from shotstream_lite.codec import to_frames, to_pixels
 from shotstream_lite.errors import StoryError
 from shotstream_lite.measures import Film
 from shotstream_lite.models.placement import Plan
+from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.pipeline import WHOLE_SHOTS, ShotStreamPipeline, load_pipeline
 from shotstream_lite.rivals.joint import KINDS
 from shotstream_lite.rivals.streams import STREAMS
@@ -95,12 +96,16 @@ def _unfit(rival: Any, weights: str, settings: Mapping[str, Any]) -> str:
     return f"{odd[0]} is the method's own, {rival} remembers in its way: leave it out" if odd else ""
 
 
-def check_size(sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raises StoryError if a model, by name, does not make what the probe reads."""
-    for name, (height, width) in sizes.items():
-        if (height, width) != (HEIGHT, WIDTH):
-            fix = "measure such films with --films and real encoders"
-            raise StoryError(f"--weights {name}: makes {height} x {width}, the probe reads {HEIGHT} x {WIDTH}: {fix}")
+def check_films(settings: Mapping[str, StreamSettings]) -> None:
+    """Raises StoryError if a model, by name, does not make what the probe reads, or shots of another length."""
+    frames = next(iter(settings.values())).shot_frames
+    for name, own in settings.items():
+        if (own.height, own.width) != (HEIGHT, WIDTH):
+            size, fix = f"{own.height} x {own.width}", "measure such films with --films and real encoders"
+            raise StoryError(f"--weights {name}: makes {size}, the probe reads {HEIGHT} x {WIDTH}: {fix}")
+        if own.shot_frames != frames:
+            fix = "they are held against the same real film, measure them apart"
+            raise StoryError(f"--weights {name}: makes shots of {own.shot_frames} frames, the first {frames}: {fix}")
 
 
 def held_out_stories(count: int, shots: int) -> list[ToyStory]:

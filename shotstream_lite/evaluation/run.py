@@ -15,7 +15,7 @@ from shotstream_lite.evaluation.films import (
     CODEC,
     Film,
     ModelSpec,
-    check_size,
+    check_films,
     coded,
     held_out_stories,
     rendered_film,
@@ -100,7 +100,7 @@ def measure_all(evaluation: Evaluation) -> dict[str, Scores] | None:
     """
     share = Share()
     pipelines = {spec.name: spec.pipeline(share.device) for spec in evaluation.specs}
-    check_size({name: (p.settings.height, p.settings.width) for name, p in pipelines.items()})
+    check_films({name: pipeline.settings for name, pipeline in pipelines.items()})
     probe = load_probe(evaluation.probe)
     stories = (training_stories if evaluation.seen else held_out_stories)(evaluation.stories, evaluation.shots)
     mine = share.mine(evaluation.stories)

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from shotstream_lite.errors import CheckpointError, StoryError
-from shotstream_lite.evaluation.films import Film, ModelSpec, check_size, held_out_stories, rendered_film, told
+from shotstream_lite.evaluation.films import Film, ModelSpec, check_films, held_out_stories, rendered_film, told
 from shotstream_lite.evaluation.run import FRECHET, REAL, figures
 from shotstream_lite.evaluation.statistics import as_json, difference, interval, ratio
 from shotstream_lite.evaluation.store import Kept, check_folder, made_by, scores_key, stacked
@@ -104,7 +104,7 @@ def compare(comparison: Comparison) -> str:
     tellers, untrained = chosen(comparison)
     result: dict[str, Any] = {"stories": comparison.stories, "shots": comparison.shots}
     if tellers:
-        check_size({t.name: (t.pipeline.settings.height, t.pipeline.settings.width) for t in tellers})
+        check_films({teller.name: teller.pipeline.settings for teller in tellers})
         rows = rows_of(tellers, _measured(comparison, tellers))
         result |= {"machine": machine(tellers[0].pipeline), "rows": rows}
     result |= {"not trained": untrained, "budget": _budget(comparison.rows)}

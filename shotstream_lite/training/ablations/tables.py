@@ -21,7 +21,7 @@ import tyro
 
 from shotstream_lite.distributed import Share
 from shotstream_lite.errors import CheckpointError
-from shotstream_lite.evaluation.films import Film, check_size, held_out_stories, rendered_film, tell, written
+from shotstream_lite.evaluation.films import Film, check_films, held_out_stories, rendered_film, tell, written
 from shotstream_lite.evaluation.run import DIMENSIONS, KEPT, PASSED, REAL, figures
 from shotstream_lite.evaluation.statistics import as_json, difference
 from shotstream_lite.evaluation.store import stacked
@@ -219,7 +219,7 @@ def measure(
     all get everything.
     """
     settings = pipeline.settings
-    check_size({"row": (settings.height, settings.width)})
+    check_films({"row": settings})
     probe = load_probe(probe_of(run))
     share, plots = Share(), held_out_stories(stories, shots)
     mine = share.mine(stories)
