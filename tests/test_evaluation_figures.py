@@ -207,7 +207,7 @@ def test_a_contact_sheet_has_a_row_a_shot_and_a_block_a_teller():
         (["--stories", "0"], "--stories is 0"),
         (["--weights", "student@budget"], "is no setting"),
         (["--weights", "student", "student"], "names student twice"),
-        (["--weights", "student", "student@shot_frames=13"], "makes shots of 13 frames, the first 49"),
+        (["--weights", "student", "student@shot_frames=13"], "makes shots of 13 frames, the first 45"),
         (["--weights", "codec", "--sentences", "1"], "--weights codec: tells nothing"),
         (["--films", "nowhere"], "--films nowhere: is no folder"),
         (["--films", "nowhere", "--weights", "teacher"], "--weights does nothing with --films"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from shotstream_lite.commands.common import check_count, check_unused
+from shotstream_lite.commands.common import check_count, check_installed, check_unused
 from shotstream_lite.errors import StoryError
 from shotstream_lite.report import check_report_path, write_report
 
@@ -91,12 +91,7 @@ class Evaluate:
             from shotstream_lite.evaluation.run import Evaluation, evaluate, model_specs
 
             who = model_specs(self.weights, self.preset)
-<<<<<<< ours
-            names = ("stories", "shots", "seed", "seen", "given", "keep", "pictures")
-            result = evaluate(Evaluation(who, **{name: getattr(self, name) for name in names}))
-=======
             result = evaluate(Evaluation(who, **{name: getattr(self, name) for name in OF_STORIES}))
->>>>>>> theirs
         if result is None:  # one of several processes; the first one reports
             return 0
         figures, table = result
