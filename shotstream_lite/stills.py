@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from shotstream_lite.errors import FilmError, StoryError, reason
-from shotstream_lite.files import MEBIBYTE, check_file
+from shotstream_lite.files import MEBIBYTE, check_file, whole_file
 from shotstream_lite.footage import Footage
 
 MAX_PIXELS = 50_000_000  # of a picture that is read
@@ -64,9 +64,7 @@ def write_sheet(shots: Sequence[Footage], path: str | Path, columns: int = 6) ->
 
 
 def write_strip(shots: Sequence[np.ndarray], path: str | Path, columns: int = 6, scale: int = 1) -> None:
-    """Saves `film_strip` as a picture (.png), each pixel scale x scale. Raises FilmError if it cannot."""
+    """Saves `film_strip` as a PNG, each pixel scale x scale, whole or not at all. Raises FilmError if it cannot."""
     strip = film_strip(shots, columns).repeat(scale, axis=0).repeat(scale, axis=1)
-    try:
-        Image.fromarray(strip).save(path)
-    except (OSError, ValueError) as error:
-        raise FilmError(f"{path}: the picture cannot be written ({error}): choose another name") from None
+    with whole_file(path, FilmError) as part:
+        Image.fromarray(strip).save(part, "PNG")

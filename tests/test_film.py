@@ -230,7 +230,7 @@ def test_bad_frames_are_refused(tmp_path):
             read_film(tmp_path / name)
 
 
-def test_strip_has_a_row_a_shot_and_time_from_left_to_right(tmp_path):
+def test_strip_has_a_row_a_shot_and_time_from_left_to_right(tmp_path, monkeypatch):
     rising = np.repeat(np.arange(33, dtype=np.uint8)[:, None, None, None], 3, axis=3).repeat(4, 1).repeat(6, 2)
     strip = film_strip([rising, rising[::-1][:9]], columns=3, gap=2)
     assert strip.shape == (4 + 2 + 4, 6 * 3 + 2 * 2, 3)
@@ -241,6 +241,16 @@ def test_strip_has_a_row_a_shot_and_time_from_left_to_right(tmp_path):
     assert (tmp_path / "strip.png").stat().st_size > 0
     with pytest.raises(FilmError, match="cannot be written"):
         write_strip([rising], tmp_path / "absent" / "strip.png")
+
+    def break_off(self, path, kind):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    before = (tmp_path / "strip.png").read_bytes()
+    monkeypatch.setattr("PIL.Image.Image.save", break_off)
+    with pytest.raises(FilmError, match="No space left"):
+        write_strip([rising], tmp_path / "strip.png")
+    assert (tmp_path / "strip.png").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_films_alone_need_pyav(tmp_path, monkeypatch):
