@@ -141,9 +141,9 @@ class StoryWidget(widgets.VBox):
             self._show(frame)
             time.sleep(max(0.0, due - time.monotonic()))
         problem = made.exception()
-        self._take = None
         self._list_shots()
         self.status.value = str(problem) if problem else _facts(take)
+        self._take = None  # last: a shot that is begun now writes its own status
 
     def _make(self, take: Making) -> None:
         """Makes a chunk when the one before it is being shown, so that a change is seen soon."""
