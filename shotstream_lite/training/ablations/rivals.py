@@ -20,9 +20,8 @@ from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import Film, written
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
-from shotstream_lite.rivals.film import FilmCache, begin_film
+from shotstream_lite.rivals.film import MARKS, FilmCache, begin_film
 from shotstream_lite.rivals.joint import KINDS, Joint
-from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
 from shotstream_lite.rivals.telling import RivalPipeline, tell_from_keyframes, tell_jointly
 from shotstream_lite.rollout import chunk_sizes, clean_pass
@@ -130,7 +129,7 @@ class RivalFlowConfig(TeacherConfig):
     """How a joint rival is trained, or a teacher that tells cuts by a mark."""
 
     rival: str = "full"  # a key of `joint.KINDS`
-    mark: str = ""  # a key of `marks.MARKS`, or "embedding": next shots and not films are learnt, with this mark
+    mark: str = ""  # a key of `film.MARKS`, or "embedding": next shots and not films are learnt, with this mark
     shots: int = 4
 
     def check(self) -> None:
