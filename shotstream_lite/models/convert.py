@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shotstream_lite.errors import CheckpointError, reason
+from shotstream_lite.errors import CheckpointError, about, reason
 from shotstream_lite.files import check_file, read_json, whole_folder
 from shotstream_lite.models.configs import AGAIN, checked
 
@@ -79,11 +79,8 @@ def read_weights(path: Path) -> Iterator[dict[str, Tensor]]:
     index = path.with_name(path.name + INDEX)
     files = [path] if path.exists() or not index.is_file() else [path.with_name(name) for name in shard_names(index)]
     for file in files:
-        try:
+        with about(file):
             state = state_dict_of(read_checkpoint(file))
-        except CheckpointError as error:
-            named = str(error).startswith(f"{file}: ")
-            raise CheckpointError(str(error) if named else f"{file}: {error}") from None
         yield state
 
 
@@ -218,17 +215,13 @@ def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: P
     Raises CheckpointError naming the file and what does not fit.
     """
     model = outline(config)
-    place = checkpoint
-    try:
-        state = state_dict_of(read_checkpoint(place))
+    with about(checkpoint):
+        state = state_dict_of(read_checkpoint(checkpoint))
         converted = convert_checkpoint(state, model)  # what is wrong with it is not the LoRA's fault
-        if lora is not None:
-            place = lora
-            converted = convert_checkpoint(merge_lora(state, read_checkpoint(place)), model)
-        model.load_state_dict(converted, assign=True)
-    except CheckpointError as error:
-        named = str(error).startswith(f"{place}: ")
-        raise CheckpointError(str(error) if named else f"{place}: {error}") from None
+    if lora is not None:
+        with about(lora):
+            converted = convert_checkpoint(merge_lora(state, read_checkpoint(lora)), model)
+    model.load_state_dict(converted, assign=True)
     with whole_folder(folder, CheckpointError) as part:
         model.save_pretrained(part)
 

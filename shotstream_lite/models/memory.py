@@ -185,22 +185,29 @@ def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     return free, total
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all meta tensors made inside: `live` now, `peak` at most."""
+class Counting(TorchDispatchMode):
+    """Sees every kernel that runs on the meta device while it is entered; attention only as `FusedAttention` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, attention: Callable[[Tensor, Tensor, Tensor], None] | None = None) -> None:
         super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-        self._fused = FusedAttention()
+        self._fused = FusedAttention(attention)
 
-    def __enter__(self) -> "LiveBytes":
+    def __enter__(self) -> "Counting":
         self._fused.__enter__()
         return super().__enter__()
 
     def __exit__(self, *reason: Any) -> None:
         super().__exit__(*reason)
         self._fused.__exit__(*reason)
+
+
+class LiveBytes(Counting):
+    """Counts the bytes of all meta tensors made inside: `live` now, `peak` at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = function(*args, **(kwargs or {}))

@@ -247,34 +247,20 @@ def load_another(folder: Path, weights: str, device: str, plan: Plan) -> ShotStr
 
 def arrange_transformer(transformer: ShotStreamTransformer, device: str, plan: Plan) -> ShotStreamTransformer:
     """The transformer's part of `arrange`; the same object."""
-    if plan.float8:
-        keep_in_float8(transformer)
+    linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
+    for linear in linears if plan.float8 else ():  # kept in eight bits and cast at each call to the type they had
+        apply_layerwise_casting(linear, FLOAT8, linear.weight.dtype)
     if plan.linears_wait:
-        offload_linears(transformer, device)
+        waiting = {id(p) for linear in linears for p in linear.parameters()}
+        for tensor in (*transformer.parameters(), *transformer.buffers()):
+            if id(tensor) not in waiting:
+                tensor.data = tensor.data.to(device)
+        come_one_by_one(linears, device)
     where = torch.device(device)
     if where.type == "cuda" and not (plan.float8 or plan.linears_wait):
         transformer_for_gpu(transformer)
     use_backend(transformer, fast_backend(where), processors(transformer, where))
     return transformer
-
-
-def keep_in_float8(transformer: ShotStreamTransformer) -> None:
-    """Rounds the linear layers of the blocks to eight bits, as they are kept; they compute in the type they had.
-
-    This is diffusers' layerwise casting. It saves memory and costs a cast at each call.
-    """
-    for linear in (m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)):
-        apply_layerwise_casting(linear, FLOAT8, linear.weight.dtype)
-
-
-def offload_linears(transformer: ShotStreamTransformer, device: str) -> None:
-    """Puts a transformer on `device` but for the linear layers of its blocks: see `come_one_by_one`."""
-    linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
-    waiting = {id(p) for linear in linears for p in linear.parameters()}
-    for tensor in (*transformer.parameters(), *transformer.buffers()):
-        if id(tensor) not in waiting:
-            tensor.data = tensor.data.to(device)
-    come_one_by_one(linears, device)
 
 
 def come_one_by_one(modules: Iterable[nn.Module], device: str) -> None:

@@ -15,7 +15,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -24,7 +23,7 @@ from shotstream_lite.codec import latent_frames, pixel_frames, to_frames
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.codec_kernels import compile_norms, for_gpu
-from shotstream_lite.models.memory import FusedAttention, outlines
+from shotstream_lite.models.memory import Counting, outlines
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout
 from shotstream_lite.tiny import TinyDecoder
@@ -67,7 +66,7 @@ FORMULAS = {
 ATTENDS = torch.ops.aten._scaled_dot_product_cudnn_attention
 
 
-class Work(TorchDispatchMode):
+class Work(Counting):
     """Counts kernels while it is entered: `parts` has FLOP, bytes, launches and seconds, by what they belong to.
 
     Attention is as fast as the card is busy (see `attention.busy`), and every block of it begins and ends once: that
@@ -76,20 +75,11 @@ class Work(TorchDispatchMode):
     """
 
     def __init__(self, card: Card) -> None:
-        super().__init__()
+        super().__init__(self._attend)
         self.card, self.component = card, ""
         self.parts: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
-        self._attention = FusedAttention(self._attend)
         self._read: dict[int, int] | None = None  # of the kernel being fused, by storage; None outside of such
         self._made: dict[int, tuple[weakref.ref, int]] = {}
-
-    def __enter__(self) -> "Work":
-        self._attention.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *reason: Any) -> None:
-        super().__exit__(*reason)
-        self._attention.__exit__(*reason)
 
     @property
     def seconds(self) -> float:
@@ -204,13 +194,11 @@ def report_text(name: str, counted: Mapping[str, Any]) -> str:
     for part, w in counted["parts"].items():
         numbers = f"{w['flop'] / 1e12:.1f}", f"{w['bytes'] / 1e9:.0f}", f"{w['launches']:.0f}", f"{w['seconds']:.2f}"
         lines.append(ROW.format(part, *numbers))
-    return "\n".join(
-        [
-            *lines,
-            f"transformer alone {counted['transformer_fps']:.1f} frames/s, codec {counted['codec_seconds']:.2f} s, "
-            f"end to end {counted['fps']:.1f} frames/s, first frame {counted['first_frame_seconds']:.2f} s",
-        ]
-    )
+    lines += [
+        f"transformer alone {counted['transformer_fps']:.1f} frames/s, codec {counted['codec_seconds']:.2f} s, "
+        f"end to end {counted['fps']:.1f} frames/s, first frame {counted['first_frame_seconds']:.2f} s"
+    ]
+    return "\n".join(lines)
 
 
 def _denoise(configs: Mapping, settings: StreamSettings, card: Card, compiled: bool, layers: int) -> tuple[dict, dict]:
