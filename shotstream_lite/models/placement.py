@@ -125,8 +125,7 @@ def choose(
         small = True
     if small:
         return Fit(Plan(float8=float8))
-    fit = _fitting(configs, settings, device, free, float8)
-    if fit is not None:
+    if fit := _fitting(configs, settings, device, free, float8):
         return fit
     least = min(taken for _, _, taken in _ways(configs, settings, device, float8))
     wants = f"preset {name} needs {least / GIB:.1f} GiB on {device} at {settings.height} x {settings.width}"
@@ -295,7 +294,7 @@ def _fitting(configs: dict, settings: StreamSettings, device: str, free: float, 
 def _ways(
     configs: dict, settings: StreamSettings, device: str, float8: bool = False
 ) -> Iterator[tuple[Plan, Need, float]]:
-    """Every plan for a device with what it needs; counted when asked for."""
+    """Every plan for a device, what it needs, and the most that is there at once; counted when asked for."""
     dtype = default_dtype(device)
     need = count(configs, settings, dtype)
     if float8:
@@ -308,14 +307,9 @@ def _ways(
             features, decode = count_decoding(configs, settings, dtype, plan.tiles)
             features *= plan.tiles**2 if device == "cpu" else 1  # on a GPU those of other tiles are elsewhere
         tiled = replace(need, features=features, decode=decode)
-        yield plan, tiled, _takes(plan, tiled, device)
-
-
-def _takes(plan: Plan, need: Need, device: str) -> float:
-    """The most that is on the device at once."""
-    transformer = need.transformer - need.linears * plan.linears_wait
-    text = need.layer if plan.text_waits else need.text
-    return transformer + need.codec + text + need.working + ROOM * (device != "cpu")
+        transformer = need.transformer - need.linears * plan.linears_wait
+        text = need.layer if plan.text_waits else need.text
+        yield plan, tiled, transformer + need.codec + text + tiled.working + ROOM * (device != "cpu")
 
 
 def _smaller(configs: dict, settings: StreamSettings, device: str, free: float, float8: bool) -> str:
@@ -323,8 +317,7 @@ def _smaller(configs: dict, settings: StreamSettings, device: str, free: float, 
     unit = spatial_factor(configs["vae"]) * configs["transformer"]["patch_size"][-1]
     for scale in SMALLER:
         sides = {side: max(1, round(getattr(settings, side) * scale / unit)) * unit for side in ("height", "width")}
-        fit = _fitting(configs, settings.changed(sides), device, free, float8)
-        if fit is not None:
+        if fit := _fitting(configs, settings.changed(sides), device, free, float8):
             return f"take --height {sides['height']} --width {sides['width']}, which needs {fit.bytes / GIB:.1f}"
     return "close what else uses it, or take another device"
 

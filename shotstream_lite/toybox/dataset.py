@@ -49,6 +49,9 @@ def key_frames(frames: int, budgets: Iterable[int] = (6,), policies: Iterable[st
     return sorted({frame for picked in asked for _, frame in picked})
 
 
+_keys = lru_cache(key_frames)  # which are asked for often, of tuples
+
+
 def film_pool(shots: int, seed: int, frames: int = 33) -> np.ndarray:
     """Stretches of the shots of many stories, uint8 [shots, frames, 128, 224, 3]; half of them begin in mid-shot."""
     rng = np.random.default_rng(seed)
@@ -226,8 +229,3 @@ def _shown(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
 def _places(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
     story, frames = story_of(seed, shots), lengths_of(seed, shots)[shot]
     return {name: v.astype(np.float16) for name, v in places(story.takes[shot], np.arange(frames)).items()}
-
-
-@lru_cache
-def _keys(frames: int, budgets: tuple[int, ...]) -> list[int]:
-    return key_frames(frames, budgets)
