@@ -141,24 +141,17 @@ class Desk(Pictured):
         return self._still().png(), self._words
 
 
+_LOOK = {"layout": {"width": "480px"}, "style": {"description_width": "180px"}}  # of controls
+
+
 def slider(label: str, low: float, high: float, value: float, step: float = 1) -> ipywidgets.Widget:
     """A slider that reports when it is let go; whole numbers for a whole step."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    layout, style = ipywidgets.Layout(width="480px"), {"description_width": "180px"}
-    return kind(
-        value=value,
-        min=low,
-        max=high,
-        step=step,
-        description=label,
-        continuous_update=False,
-        layout=layout,
-        style=style,
-    )
+    limits = {"min": low, "max": high, "step": step}
+    return kind(value=value, description=label, continuous_update=False, **limits, **_LOOK)
 
 
 def choice(label: str, options: list, value: object = None) -> ipywidgets.Widget:
     """A list to choose one thing from."""
-    layout, style = ipywidgets.Layout(width="480px"), {"description_width": "180px"}
     value = options[0] if value is None else value
-    return ipywidgets.Dropdown(options=options, value=value, description=label, layout=layout, style=style)
+    return ipywidgets.Dropdown(options=options, value=value, description=label, **_LOOK)

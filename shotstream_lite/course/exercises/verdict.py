@@ -70,6 +70,11 @@ def expect_number(answer: Callable, *inputs: Any, wanted: float, shown: str, hin
     raise NotYet(f"for {shown} you give {given:.6g}, it is {wanted:.6g}{hint}")
 
 
+def whole_numbers(given: Iterable[int]) -> list[int]:
+    """For `ask_for`."""
+    return [int(number) for number in given]
+
+
 def pairs(given: Iterable[Iterable[int]]) -> list[tuple[int, ...]]:
     """For `ask_for`: (shot, frame) of each frame."""
-    return [tuple(int(i) for i in pair) for pair in given]
+    return [tuple(whole_numbers(pair)) for pair in given]
