@@ -168,11 +168,6 @@ def check_fit(model: nn.Module, named: Mapping[str, tuple[str, Tensor]]) -> None
         raise CheckpointError("; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names))
 
 
-def load_checkpoint(model: nn.Module, checkpoint: Mapping) -> None:
-    """Put a released-format checkpoint into `model`, in place and in the model's dtype."""
-    model.load_state_dict(convert_checkpoint(checkpoint, model))
-
-
 def merge_lora(base: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Tensor]:
     """The released weights with the updates of the inter-shot stage added, ``W + B @ A``.
 

@@ -29,6 +29,27 @@ LANDMARKS = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # the two of four 
 FAR = ("house", "tent", "tower")  # beyond the right edge of a wide shot: only a pan shows it
 FLAGS = ("down", "up")
 
+# What may be asked of a film: what one frame shows, and what only several do. Of two characters "other" is the right
+# one; alone there is none.
+IN_FRAME = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "other shape": (*SHAPES, "nobody"),
+    "other colour": (*COLOURS, "nobody"),
+    "setting": SETTINGS,
+    "hat": HATS,
+    "stripe": STRIPES,
+    "other hat": HATS,
+    "other stripe": STRIPES,
+    "emblem": EMBLEMS,
+    "tint": TINTS,
+    "sun": SUNS,
+    "landmarks": LANDMARKS,
+    "far": FAR,
+    "flag": FLAGS,
+}
+IN_MOTION = {"camera": CAMERAS, "action": ACTIONS}
+
 FPS = 16
 HEIGHT, WIDTH = 128, 224
 SHOT_FRAMES = 45  # about three seconds, the usual length: four chunks
