@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from shotstream_lite.course.widgets import Pictured, film_url
+from shotstream_lite.files import read_text
 from shotstream_lite.stills import film_strip
 
 SIDES = ("left", "right")
@@ -120,7 +121,7 @@ def read_votes(*paths: str | Path) -> list[Vote]:
     """The votes of one or more files, of a whole class for example. Raises ValueError with file and line."""
     votes = []
     for path in paths:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             try:
                 votes.append(Vote(**json.loads(line)))
             except (ValueError, TypeError):

@@ -55,8 +55,9 @@ def history(shots: Sequence[np.ndarray], picked: Sequence[tuple[int, int]], colu
     for index, (axis, shot) in enumerate(zip(axes[:, 0], shots, strict=True)):
         kept = [frame for owner, frame in picked if owner == index]
         spread = np.linspace(0, len(shot) - 1, columns).round().astype(int)
-        for frame in kept:  # the shown frame nearest to a remembered one gives way to it
-            spread[np.abs(spread - frame).argmin()] = frame
+        for frame in sorted(set(kept) - set(spread)):  # the nearest one that is not remembered gives way to it
+            spread[np.where(np.isin(spread, kept), np.inf, np.abs(spread - frame)).argmin()] = frame
+        spread.sort()
         row = film_strip([shot[spread]], columns).astype(float)
         axis.imshow(row / 255, alpha=1.0 if kept else 0.35, aspect="auto")
         for column, frame in enumerate(spread):
