@@ -33,13 +33,7 @@ def play(films: Mapping[str, np.ndarray], fps: int = 16, width: int = FILM_WIDTH
     Args:
         films: by name, uint8 [frames, H, W, 3]; width: of each on the page, in pixels.
     """
-    boxes = "".join(
-        f'<figure style="margin:0 12px 8px 0"><video src="{film_url(film, fps)}" width="{width}" '
-        "autoplay loop muted controls playsinline></video>"
-        f'<figcaption style="font:15px sans-serif">{escape(name)}</figcaption>'
-        "</figure>"
-        for name, film in films.items()
-    )
+    boxes = "".join(film_figure(film, name, fps, width) for name, film in films.items())
     display(HTML(f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'))
     small = all(film.shape[2] <= SMALL for film in films.values())
     display(strip(films, columns=4 if small else 2))
@@ -65,6 +59,13 @@ def watch(take: Iterable[np.ndarray], name: str, fps: int = 16, width: int = FIL
     film = np.concatenate(pieces)
     play({name: film}, fps, width)
     return film
+
+
+def film_figure(film: np.ndarray, name: str, fps: int = 16, width: int = FILM_WIDTH) -> str:
+    """A film that loops, with its name below, as HTML."""
+    video = f'<video src="{film_url(film, fps)}" width="{width}" autoplay loop muted controls playsinline></video>'
+    caption = f'<figcaption style="font:15px sans-serif">{escape(name)}</figcaption>'
+    return f'<figure style="margin:0 12px 8px 0">{video}{caption}</figure>'
 
 
 def film_url(frames: np.ndarray, fps: int = 16) -> str:
