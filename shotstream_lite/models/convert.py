@@ -231,6 +231,6 @@ def outline(config: Mapping) -> WanTransformer3DModel:
         raise CheckpointError(f"the configuration describes no transformer ({reason(error)}): {AGAIN}") from None
 
 
-def _shorten(names: list[str], shown: int = 4) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+def _shorten(names: list[str]) -> str:
+    rest = len(names) - 4
+    return ", ".join(names[:4]) + (f" and {rest} more" if rest > 0 else "")

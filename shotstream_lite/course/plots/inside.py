@@ -22,12 +22,10 @@ def token_timeline(context: Context, settings: StreamSettings, sigmas: Sequence[
         sigmas: noise level of each latent of the shot; None where nothing is yet, 0 once in the local cache.
     """
     figure, axis = subplots(figsize=(13, 3.6))
-    ids = [*context.shot_ids, *[context.shot_id] * len(sigmas)]
-    first = settings.budget - len(context.shot_ids)  # fewer context frames leave the shot where it is
-    for slot, shot in enumerate(ids):
-        x = slot if slot < len(context.shot_ids) else slot + first
-        sigma = 0.0 if slot < len(context.shot_ids) else sigmas[slot - len(context.shot_ids)]
-        memory = "global cache" if slot < len(context.shot_ids) else "local cache" if sigma == 0 else "noise"
+    past = [(slot, shot, 0.0, "global cache") for slot, shot in enumerate(context.shot_ids)]
+    own = enumerate(sigmas, start=settings.budget)  # fewer context frames leave the shot where it is
+    own = [(x, context.shot_id, sigma, "local cache" if sigma == 0 else "noise") for x, sigma in own]
+    for x, shot, sigma, memory in (*past, *own):
         empty = sigma is None
         axis.add_patch(
             Rectangle(
