@@ -14,7 +14,7 @@ from shotstream_lite.models.settings import StreamSettings, save_settings
 from shotstream_lite.pipeline import TeacherPipeline
 from shotstream_lite.rivals.cost import costs, frames_held
 from shotstream_lite.rivals.film import FilmCache, begin_film
-from shotstream_lite.rivals.streams import STREAMS, CausalCine
+from shotstream_lite.rivals.streams import STREAMS
 from shotstream_lite.rivals.telling import RivalPipeline
 from shotstream_lite.toybox.reading import CHUNKS, KINDS
 from shotstream_lite.toybox.world import HEIGHT, WIDTH
@@ -143,11 +143,13 @@ def test_the_frontier_is_what_no_cheaper_one_beats():
 
 
 HELD = {"longlive": 12, "infinity-rope": 6, "causvid": 12, "rolling-forcing": 18, "ema-sink": 12, "hiar": 180}
-HELD |= {"self-forcing": 180, "longlive without recache": 12, "causalcine": 180}
+HELD |= {"self-forcing": 180, "longlive without recache": 12, "causalcine": 180, "framepack": 22}
+READ = {"causalcine": 17, "framepack": 7}
 
 
 def test_memory_is_what_the_last_chunks_ask_for(monkeypatch):
-    """Counted by the rule, and heard while a film is told; CausalCine may ask for any frame, and asks for few."""
+    """Counted by the rule, and heard while a film is told; CausalCine may ask for any frame, and asks for few, and
+    FramePack reads old ones coarsely: of a grid of 2 x 3 tokens 6, twice 2 and sixteen times 1."""
     assert {name: frames_held(rival, 20, 9) for name, rival in STREAMS.items()} == HELD
     seen, append, model = [], FilmCache.append_kv, build_transformer()
 
@@ -158,14 +160,14 @@ def test_memory_is_what_the_last_chunks_ask_for(monkeypatch):
 
     monkeypatch.setattr(FilmCache, "append_kv", hear)
     noise, sigmas = lambda shape: torch.zeros(shape), torch.linspace(1, 0.4, 4)  # noqa: E731
-    for rival in STREAMS.values():
+    for name, rival in STREAMS.items():
         film = begin_film(model, rival, (1, 3, 4, 6))
         for _ in range(3):
             rival.begin(model, film, 9, model.caption_keys(torch.zeros(1, 1, 5, 10)))
             seen.clear()
             with torch.no_grad():
                 list(rival.shot(model, film, noise, sigmas, [3, 3, 3]))
-        assert max(seen) == (17 if isinstance(rival, CausalCine) else frames_held(rival, 3, 9)), rival
+        assert max(seen) == READ.get(name, frames_held(rival, 3, 9)), name
 
 
 def test_costs_of_every_way_to_tell(pipeline):

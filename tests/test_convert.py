@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.models.configs import from_wan
-from shotstream_lite.models.convert import convert_checkpoint, convert_transformer, load_checkpoint, read_checkpoint
+from shotstream_lite.models.convert import convert_checkpoint, convert_transformer, read_checkpoint
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_wrapped_and_bare_are_the_same(state, model):
 
 
 def test_weights_arrive(state, model):
-    load_checkpoint(model, state)
+    model.load_state_dict(convert_checkpoint(state, model))
     loaded = model.state_dict()
     assert torch.equal(loaded["blocks.1.attn1.to_q.weight"], state["model.blocks.1.self_attn.q.weight"])
     assert torch.equal(loaded["blocks.0.norm2.bias"], state["model.blocks.0.norm3.bias"])

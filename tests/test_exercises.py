@@ -215,6 +215,7 @@ WRONG = {
     memory.check_phase_schedule: [
         (lambda n: n / 6, "for 19 shots apart"),
         (lambda n: 1 / 6, "within a shot"),
+        (lambda n: float("nan"), "a finite number"),
         (lambda n: min(n, 1) / 6, "look alike"),
         (lambda n: 3 * (1 - math.exp(-n)), "trained with 1/6"),
         (lambda n: math.pi * abs(math.sin(n / 6 / math.pi)) if n != 1 else 1 / 6, "less than"),

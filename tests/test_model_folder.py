@@ -124,6 +124,12 @@ def test_bad_settings_are_named(name, value):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name, value", [("guidance", "strong"), ("negative_prompt", None), ("text_tokens", True)])
+def test_bad_settings_of_the_model_are_named_each_by_itself(name, value):
+    with pytest.raises(StoryError, match=rf"^settings: {name} is {value!r}: write "):
+        StreamSettings(**{name: value})
+
+
 @pytest.mark.parametrize(
     "file",
     [

@@ -61,6 +61,8 @@ def test_history_frames_exactly_the_picked_frames(film):
     assert framed == [1, 1, 2, 2]
     shown = [{text.get_text() for text in axis.texts} for axis in figure.axes]
     assert "32" in shown[3] and "0" in shown[0] and "32" not in shown[0]
+    neighbours = plots.history(film, [(1, frame) for frame in (5, 6, 7)]).axes[1]
+    assert [text.get_text() for text in neighbours.texts] == ["5", "6", "7", "shot 2"]
     assert "nothing remembered" in plots.history(film, []).axes[0].get_title(loc="left")
 
 

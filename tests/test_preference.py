@@ -83,6 +83,7 @@ def test_votes_are_kept_and_a_second_visit_goes_on(tmp_path):
         (lambda folder: Study(pairs(1) * 2, QUESTIONS), "same name"),
         (lambda folder: Study([*pairs(1), Pair("x", "", {"a": film(0), "b": film(1)})], QUESTIONS), "'x' holds a, b"),
         (lambda folder: Study(pairs(), QUESTIONS, folder / "none" / "v.jsonl"), "choose another"),
+        (lambda folder: Study(pairs(), QUESTIONS, folder), "it is a folder"),
         (lambda folder: BlindStudy(Study(pairs(), QUESTIONS), " "), "no name"),
         (lambda folder: BlindStudy(Study(pairs(), QUESTIONS), "Ada").vote("both"), "'both'"),
         (lambda folder: shares([], "student"), "none yet"),
@@ -97,4 +98,7 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path):
     path = tmp_path / "votes.jsonl"
     path.write_text('{"voter": "Ada"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="votes.jsonl, line 1"):
+        Study(pairs(), QUESTIONS, path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="votes.jsonl: not UTF-8"):
         Study(pairs(), QUESTIONS, path)

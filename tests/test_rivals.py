@@ -13,7 +13,7 @@ from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import add_noise, euler_sigmas, few_step, to_clean
 from shotstream_lite.rivals import streams
 from shotstream_lite.rivals.cost import joint_pairs, own_pairs, stream_pairs
-from shotstream_lite.rivals.film import _rotations, begin_film
+from shotstream_lite.rivals.film import MARKS, Mark, _rotations, begin_film
 from shotstream_lite.rivals.joint import (
     Consistent,
     Contexts,
@@ -21,12 +21,12 @@ from shotstream_lite.rivals.joint import (
     HoloCine,
     Joint,
     LongContext,
+    biased,
     pyramid,
     replay,
     sample_film,
+    seen_through,
 )
-from shotstream_lite.rivals.marks import MARKS, Mark
-from shotstream_lite.rivals.view import biased, seen_through
 from shotstream_lite.rollout import begin_shot, rollout, sample_joint
 
 SIGMAS, WHOLE = few_step(shift=3.0), 10**6
@@ -79,9 +79,9 @@ EQUAL = {
     "1 LongLive that sees all is Self Forcing": (streams.LongLive(0, WHOLE, recache=False), SELF, SIGMAS),
     "1 recache with the same prompt": (streams.LongLive(3, 9), streams.LongLive(3, 9, recache=False), SIGMAS),
     "2 Infinity-RoPE that sees all": (streams.InfinityRope(1, WHOLE, flush=None, jump=None), SELF, SIGMAS),
-    "3 Rolling Forcing in one step": (streams.RollingForcing(frames=None, latency=0), SELF, ONE),
+    "3 Rolling Forcing in one step": (streams.RollingForcing(window=None, latency=0), SELF, ONE),
     "4 HiAR in one step": (streams.HiAR(), SELF, ONE),
-    "8 routes to all frames": (streams.CausalCine(window=6, routed=99), SELF, SIGMAS),
+    "8 routes to all frames": (streams.CausalCine(near=6, routed=99), SELF, SIGMAS),
     "9 a sink that never changes": (streams.EmaSink(decay=1.0), streams.LongLive(recache=False), SIGMAS),
     "13 FramePack at full size": (streams.FramePack(packs=((2, 1), (4, 1))), streams.Rival(window=9), SIGMAS),
 }
@@ -90,9 +90,9 @@ UNEQUAL = {
     "1 recache with another prompt": (streams.LongLive(), streams.LongLive(recache=False), SIGMAS),
     "2 a flush forgets": (streams.InfinityRope(1, WHOLE, jump=None), SELF, SIGMAS),
     "2 a cut jumps": (streams.InfinityRope(1, WHOLE, flush=None), SELF, SIGMAS),
-    "3 Rolling Forcing in four steps": (streams.RollingForcing(frames=None), SELF, SIGMAS),
+    "3 Rolling Forcing in four steps": (streams.RollingForcing(window=None), SELF, SIGMAS),
     "4 HiAR in four steps": (streams.HiAR(), SELF, SIGMAS),
-    "8 routes to one frame": (streams.CausalCine(window=6, routed=1), SELF, SIGMAS),
+    "8 routes to one frame": (streams.CausalCine(near=6, routed=1), SELF, SIGMAS),
     "9 a sink that changes": (streams.EmaSink(decay=0.5), streams.LongLive(recache=False), SIGMAS),
     "13 FramePack in coarser patches": (streams.FramePack(packs=((3, 1), (3, 2))), streams.Rival(window=9), SIGMAS),
     "CausVid restarts": (streams.CausVid(), SELF, SIGMAS),
@@ -387,8 +387,9 @@ def test_frame_pairs_are_those_of_the_specification(transformer):
     }
     assert {name: stream_pairs(streams.STREAMS[name], 3)[2] for name in steady} == steady
     assert stream_pairs(streams.LongLive(), 3)[2] == 540 + 3 * (3 + 6 + 9 + 12)  # recached block by block
+    assert stream_pairs(streams.FramePack(), 4)[3] == round(5 * 3 * 3 * (3 + 1 + 2 / 4 + 16 / 16))
     assert stream_pairs(SELF, 4) == [270 + 405 * k for k in range(4)]  # a mean of 877.5 over 4 shots, 4,117.5 over 20
-    five = replace(streams.RollingForcing(), frames=21, latency=4)  # as published, five steps
+    five = replace(streams.RollingForcing(), window=18, latency=4)  # as published, five steps
     assert stream_pairs(five, 3, steps=5)[2] == 1134
     assert stream_pairs(streams.Rival(sink=3, window=6), 3)[2] == 405  # MotionStream, c3s1w1
     a_step = {Joint: 324, HoloCine: 117, Contexts: 162}

@@ -12,8 +12,8 @@ from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.evaluation.films import held_out_stories, written
 from shotstream_lite.flow import add_noise, to_clean
 from shotstream_lite.pipeline import load_pipeline
+from shotstream_lite.rivals.film import MARKS
 from shotstream_lite.rivals.joint import KINDS, replay
-from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid
 from shotstream_lite.rivals.telling import RivalPipeline, offer_rivals, tell_from_keyframes, tell_jointly
 from shotstream_lite.session import StorySession

@@ -159,6 +159,7 @@ def test_films_are_encoded_shot_by_shot_and_their_key_frames_alone():
     codec = load_pipeline("toybox", "student").codec
     films = scenes.encoded_films(codec, [3], shots=2, frames=9)
     assert len(films) == 1 and films.lengths(0) == (9, 9)
+    assert films.shown(0, 1)["hat"].shape == (9,) and films.places(0, 1)["hat"].shape == (9, 2)
     assert films.clip(0, 1).shape == (codec.channels, 3, *films.still(0, 0, 0).shape[1:])
     torch.testing.assert_close(films.still(0, 1, 0), films.clip(0, 1)[:, 0], atol=1e-3, rtol=1e-3)
 

@@ -42,16 +42,9 @@ def of_one_length(monkeypatch) -> None:
     monkeypatch.setitem(RECIPES, "toybox", short)
 
 
-class TinyFilms(ToyFilms):
-    """All shots are of one length."""
-
-    def lengths(self, story: int) -> tuple[int, ...]:
-        return (9,) * len(self.clips[story])
-
-
-def tiny_films(stories: int = 3, budgets: tuple[int, ...] = (6,)) -> TinyFilms:
+def tiny_films(stories: int = 3, budgets: tuple[int, ...] = (6,)) -> ToyFilms:
     """Stories of 8 shots of 9 frames, 32 x 48 pixels: 3 latents of 4 x 6."""
     noise, keys = torch.Generator().manual_seed(0), len(key_frames(9, budgets))
     clips = torch.randn(stories, 8, CHANNELS, 3, 4, 6, generator=noise)
     stills = torch.randn(stories, 8, keys, CHANNELS, 4, 6, generator=noise)
-    return TinyFilms(list(range(stories)), *([list(story) for story in kind] for kind in (clips, stills)), budgets)
+    return ToyFilms(list(range(stories)), *([list(story) for story in kind] for kind in (clips, stills)), budgets)

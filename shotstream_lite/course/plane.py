@@ -30,7 +30,8 @@ class Bumps:
         """The exact teacher: the mean of the data that noise of level `sigma` could have turned into `noisy` [n, 2]."""
         keep = 1 - sigma
         spread = keep**2 * self.width**2 + sigma**2  # variance of a noisy bump
-        belongs = _weights(noisy, keep * self.centres, spread, self.shares.log())
+        distances = torch.cdist(noisy, keep * self.centres).square()
+        belongs = (self.shares.log() - distances / (2 * spread)).softmax(1)  # [n, k]
         gain = keep * self.width**2 / spread
         each = self.centres + gain * (noisy[:, None] - keep * self.centres)
         return (belongs[..., None] * each).sum(1)
@@ -52,8 +53,3 @@ def cloud_clean(noisy: Tensor, sigma: float, points: Tensor) -> Tensor:
     """
     width = 0.15
     return Bumps(points, width, points.new_full((len(points),), 1 / len(points))).clean(noisy, sigma)
-
-
-def _weights(noisy: Tensor, centres: Tensor, variance: float, log_shares: Tensor) -> Tensor:
-    """Shares of each bump in each noisy point. Shape: [n, k]."""
-    return (log_shares - torch.cdist(noisy, centres).square() / (2 * variance)).softmax(1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from shotstream_lite.codec import Codec, pixel_frames
+from shotstream_lite.codec import Codec
 from shotstream_lite.course.classroom import SEED
 from shotstream_lite.footage import Footage, Reel
 from shotstream_lite.story import Shot, Story
@@ -134,18 +134,10 @@ def variants(story: ToyStory, index: int) -> dict[str, dict[object, ToyStory]]:
     return {kind: {value: changed(kind, value) for value in IN_FRAME[kind]} for kind in shown}
 
 
-class EqualFilms(ToyFilms):
-    """Films whose shots all have one length, that of their clips."""
-
-    def lengths(self, story: int) -> tuple[int, ...]:
-        """As `ToyFilms.lengths`."""
-        return tuple(pixel_frames(clip.shape[1]) for clip in self.clips[story])
-
-
 @torch.no_grad()
-def encoded_films(codec: Codec, seeds: Iterable[int], shots: int = 4, frames: int = SHOT_FRAMES) -> EqualFilms:
+def encoded_films(codec: Codec, seeds: Iterable[int], shots: int = 4, frames: int = SHOT_FRAMES) -> ToyFilms:
     """Stories of the training set's kind (held-out ones from `dataset.HELD_OUT_SEED`), encoded here and now."""
-    films, keys = EqualFilms([], [], []), key_frames(frames)
+    films, keys = ToyFilms([], [], []), key_frames(frames)
     for seed in seeds:
         pixels = [to_pixels(torch.from_numpy(shot)) for shot in drawn_film(story_of(seed, shots), frames)]
         films.seeds.append(seed)

@@ -16,7 +16,8 @@ import ipywidgets
 import numpy as np
 from PIL import Image
 
-from shotstream_lite.course.widgets import Pictured, film_url
+from shotstream_lite.course.widgets import Pictured, film_figure
+from shotstream_lite.files import read_text
 from shotstream_lite.stills import film_strip
 
 SIDES = ("left", "right")
@@ -120,7 +121,7 @@ def read_votes(*paths: str | Path) -> list[Vote]:
     """The votes of one or more files, of a whole class for example. Raises ValueError with file and line."""
     votes = []
     for path in paths:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             try:
                 votes.append(Vote(**json.loads(line)))
             except (ValueError, TypeError):
@@ -179,17 +180,12 @@ class BlindStudy(Pictured):
         left = f"{len(self.waiting)} still to answer"
         self.head.value = f"<b>{escape(ballot.question)}</b> ({left})<br>Asked for: {escape(ballot.pair.asked)}"
         shown = zip(SIDES, (ballot.left, ballot.right), strict=True)
-        figures = "".join(_figure(side, ballot.pair.films[name]) for side, name in shown)
+        figures = "".join(film_figure(ballot.pair.films[name], side) for side, name in shown)
         self.films.value = f'<div style="display:flex">{figures}</div>'
 
     def picture(self) -> tuple[bytes, str]:
         """As `Pictured.picture`: the films of the voter's first ballot, left above right."""
         return self._stills, "two films in rows, as the first voter sees them"
-
-
-def _figure(side: str, film: np.ndarray) -> str:
-    video = f'<video src="{film_url(film)}" width="288" autoplay loop muted playsinline></video>'
-    return f'<figure style="margin:0 12px 8px 0">{video}<figcaption>{side}</figcaption></figure>'
 
 
 def _stills(ballot: Ballot | None) -> bytes:

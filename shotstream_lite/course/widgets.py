@@ -33,13 +33,7 @@ def play(films: Mapping[str, np.ndarray], fps: int = 16, width: int = FILM_WIDTH
     Args:
         films: by name, uint8 [frames, H, W, 3]; width: of each on the page, in pixels.
     """
-    boxes = "".join(
-        f'<figure style="margin:0 12px 8px 0"><video src="{film_url(film, fps)}" width="{width}" '
-        "autoplay loop muted controls playsinline></video>"
-        f'<figcaption style="font:15px sans-serif">{escape(name)}</figcaption>'
-        "</figure>"
-        for name, film in films.items()
-    )
+    boxes = "".join(film_figure(film, name, fps, width) for name, film in films.items())
     display(HTML(f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'))
     small = all(film.shape[2] <= SMALL for film in films.values())
     display(strip(films, columns=4 if small else 2))
@@ -65,6 +59,13 @@ def watch(take: Iterable[np.ndarray], name: str, fps: int = 16, width: int = FIL
     film = np.concatenate(pieces)
     play({name: film}, fps, width)
     return film
+
+
+def film_figure(film: np.ndarray, name: str, fps: int = 16, width: int = FILM_WIDTH) -> str:
+    """A film that loops, with its name below, as HTML."""
+    video = f'<video src="{film_url(film, fps)}" width="{width}" autoplay loop muted controls playsinline></video>'
+    caption = f'<figcaption style="font:15px sans-serif">{escape(name)}</figcaption>'
+    return f'<figure style="margin:0 12px 8px 0">{video}{caption}</figure>'
 
 
 def film_url(frames: np.ndarray, fps: int = 16) -> str:
@@ -141,24 +142,17 @@ class Desk(Pictured):
         return self._still().png(), self._words
 
 
+_LOOK = {"layout": {"width": "480px"}, "style": {"description_width": "180px"}}  # of controls
+
+
 def slider(label: str, low: float, high: float, value: float, step: float = 1) -> ipywidgets.Widget:
     """A slider that reports when it is let go; whole numbers for a whole step."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    layout, style = ipywidgets.Layout(width="480px"), {"description_width": "180px"}
-    return kind(
-        value=value,
-        min=low,
-        max=high,
-        step=step,
-        description=label,
-        continuous_update=False,
-        layout=layout,
-        style=style,
-    )
+    limits = {"min": low, "max": high, "step": step}
+    return kind(value=value, description=label, continuous_update=False, **limits, **_LOOK)
 
 
 def choice(label: str, options: list, value: object = None) -> ipywidgets.Widget:
     """A list to choose one thing from."""
-    layout, style = ipywidgets.Layout(width="480px"), {"description_width": "180px"}
     value = options[0] if value is None else value
-    return ipywidgets.Dropdown(options=options, value=value, description=label, layout=layout, style=style)
+    return ipywidgets.Dropdown(options=options, value=value, description=label, **_LOOK)

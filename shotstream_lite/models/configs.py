@@ -122,18 +122,13 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "eos_token_id": or_null(whole(0, 2**22)),
     },
 }
+_ALIKE = ("patch_size", "text_dim", "freq_dim", "ffn_dim", "num_layers", "cross_attn_norm", "eps")
 WAN: Mapping[str, Rule] = {
-    "patch_size": _PATCH,
+    **{name: RULES["transformer"][name] for name in _ALIKE},
     "num_heads": whole(1, 256),
     "dim": whole(6, 65536),
     "in_dim": whole(1, 1024),
     "out_dim": whole(1, 1024),
-    "text_dim": whole(1, 65536),
-    "freq_dim": whole(2, 16384, even=True),
-    "ffn_dim": whole(1, 262144),
-    "num_layers": whole(1, 256),
-    "cross_attn_norm": _TRUTH,
-    "eps": _EPSILON,
 }
 """Wan's own names for what a transformer is made of; all of them are needed."""
 FIRST_EDITION = {"in_channels": 12, "num_attention_heads": 4, "text_dim": 64}
@@ -190,14 +185,11 @@ def from_wan(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_together(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises CheckpointError unless the parts of a model, by name, speak of the same text and the same latents."""
-    transformer, vae, text = (configs[part] for part in PARTS)
-    wanted = {
-        "transformer: text_dim": (transformer.get("text_dim"), "text_encoder: d_model", text.get("d_model")),
-        "transformer: in_channels": (transformer.get("in_channels"), "vae: z_dim", vae.get("z_dim")),
-        "transformer: out_channels": (transformer.get("out_channels"), "vae: z_dim", vae.get("z_dim")),
-    }
-    for name, (value, other, number) in wanted.items():
-        _demand(None in (value, number) or value == number, f"{name} is {value}, {other} is {number}: {AGAIN}")
+    same = {"text_dim": ("text_encoder", "d_model"), "in_channels": ("vae", "z_dim"), "out_channels": ("vae", "z_dim")}
+    for name, (part, other) in same.items():
+        mine, theirs = configs["transformer"].get(name), configs[part].get(other)
+        complaint = f"transformer: {name} is {mine}, {part}: {other} is {theirs}: {AGAIN}"
+        _demand(None in (mine, theirs) or mine == theirs, complaint)
 
 
 def _check_codec(full: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shotstream_lite.errors import CheckpointError, reason
+from shotstream_lite.errors import CheckpointError, about, reason
 from shotstream_lite.files import check_file, read_json, whole_folder
 from shotstream_lite.models.configs import AGAIN, checked
 
@@ -79,11 +79,8 @@ def read_weights(path: Path) -> Iterator[dict[str, Tensor]]:
     index = path.with_name(path.name + INDEX)
     files = [path] if path.exists() or not index.is_file() else [path.with_name(name) for name in shard_names(index)]
     for file in files:
-        try:
+        with about(file):
             state = state_dict_of(read_checkpoint(file))
-        except CheckpointError as error:
-            named = str(error).startswith(f"{file}: ")
-            raise CheckpointError(str(error) if named else f"{file}: {error}") from None
         yield state
 
 
@@ -171,11 +168,6 @@ def check_fit(model: nn.Module, named: Mapping[str, tuple[str, Tensor]]) -> None
         raise CheckpointError("; ".join(f"{kind}: {_shorten(names)}" for kind, names in problems.items() if names))
 
 
-def load_checkpoint(model: nn.Module, checkpoint: Mapping) -> None:
-    """Put a released-format checkpoint into `model`, in place and in the model's dtype."""
-    model.load_state_dict(convert_checkpoint(checkpoint, model))
-
-
 def merge_lora(base: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Tensor]:
     """The released weights with the updates of the inter-shot stage added, ``W + B @ A``.
 
@@ -218,17 +210,13 @@ def convert_transformer(checkpoint: Path, folder: Path, config: Mapping, lora: P
     Raises CheckpointError naming the file and what does not fit.
     """
     model = outline(config)
-    place = checkpoint
-    try:
-        state = state_dict_of(read_checkpoint(place))
+    with about(checkpoint):
+        state = state_dict_of(read_checkpoint(checkpoint))
         converted = convert_checkpoint(state, model)  # what is wrong with it is not the LoRA's fault
-        if lora is not None:
-            place = lora
-            converted = convert_checkpoint(merge_lora(state, read_checkpoint(place)), model)
-        model.load_state_dict(converted, assign=True)
-    except CheckpointError as error:
-        named = str(error).startswith(f"{place}: ")
-        raise CheckpointError(str(error) if named else f"{place}: {error}") from None
+    if lora is not None:
+        with about(lora):
+            converted = convert_checkpoint(merge_lora(state, read_checkpoint(lora)), model)
+    model.load_state_dict(converted, assign=True)
     with whole_folder(folder, CheckpointError) as part:
         model.save_pretrained(part)
 
@@ -243,6 +231,6 @@ def outline(config: Mapping) -> WanTransformer3DModel:
         raise CheckpointError(f"the configuration describes no transformer ({reason(error)}): {AGAIN}") from None
 
 
-def _shorten(names: list[str], shown: int = 4) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+def _shorten(names: list[str]) -> str:
+    rest = len(names) - 4
+    return ", ".join(names[:4]) + (f" and {rest} more" if rest > 0 else "")

@@ -8,15 +8,14 @@ beside the student. "wan-1.3b" is such a folder without weights: they come from 
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
-from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from shotstream_lite.codec import Codec
@@ -84,7 +83,7 @@ def load_transformer_in(
 ) -> ShotStreamTransformer:
     """The transformer of a folder with its config.json and weights, as `load_transformer`."""
     build = ShotStreamTransformer.from_config
-    return _load(place, "transformer", "diffusion_pytorch_model.safetensors", build, device, dtype=dtype)
+    return _load(place, "transformer", "diffusion_pytorch_model.safetensors", build, device, dtype)
 
 
 def load_codec(folder: Path, device: str | torch.device = "cpu") -> AutoencoderKLWan:
@@ -130,16 +129,7 @@ def load_text(
     """Text encoder and tokenizer of a model folder. Raises CheckpointError."""
     place = component(folder, "text_encoder")
     tokenizer = load_tokenizer(folder, read_config(place / "config.json", "text_encoder").get("vocab_size"))
-    encoder = _load(
-        place,
-        "text_encoder",
-        "model.safetensors",
-        build_text_encoder,
-        device,
-        shared={"encoder.embed_tokens.weight": "shared.weight"},
-        dtype=dtype,
-    )
-    return encoder, tokenizer
+    return _load(place, "text_encoder", "model.safetensors", build_text_encoder, device, dtype), tokenizer
 
 
 def load_tokenizer(folder: Path, words: int | None = None) -> PreTrainedTokenizerFast:
@@ -150,17 +140,14 @@ def load_tokenizer(folder: Path, words: int | None = None) -> PreTrainedTokenize
             read_json(place / name, 64 * MEBIBYTE, CheckpointError, AGAIN)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(place)
-        tokens = [
-            *tokenizer.get_vocab().values(),
-            *tokenizer("a \u2603 zyzzyva").input_ids,
-            tokenizer.pad_token_id or 0,
-        ]
+        known, read = tokenizer.get_vocab().values(), tokenizer("a \u2603 zyzzyva").input_ids
+        largest = max(*known, *read, tokenizer.pad_token_id or 0)
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise CheckpointError(f"{place}: holds no tokenizer ({reason(error)}): {AGAIN}") from None
     if tokenizer.pad_token_id is None or tokenizer.padding_side != "right" or tokenizer.truncation_side != "right":
         raise CheckpointError(f"{place}: pads or cuts captions otherwise than at their end: {AGAIN}")
-    if words is not None and max(tokens) >= words:
-        raise CheckpointError(f"{place}: token {max(tokens)}, and the text encoder knows {words} words: {AGAIN}")
+    if words is not None and largest >= words:
+        raise CheckpointError(f"{place}: token {largest}, and the text encoder knows {words} words: {AGAIN}")
     return tokenizer
 
 
@@ -192,25 +179,23 @@ def _load(
     file: str,
     build: Callable[[dict[str, Any]], Any],
     device: str | torch.device,
-    shared: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """A model from its config.json and weights, strictly; `shared` names are the same tensor as another.
+    """A model from its config.json and weights, strictly.
 
     It is outlined first: neither a damaged configuration nor a large model takes more memory than the weights.
     """
     path = folder / "config.json"
     config = read_config(path, part)
-    with _quiet():
-        try:
-            with torch.device("meta"):
-                model = build(config)
-        except Exception as error:  # diffusers and transformers raise whatever they meet
-            raise CheckpointError(f"{path}: describes no model ({reason(error)}): {AGAIN}") from None
-    state = _read_state(folder / file, model, shared or {}, torch.device(device), dtype or default_dtype(device))
+    try:
+        with torch.device("meta"):
+            model = build(config)
+    except Exception as error:  # diffusers and transformers raise whatever they meet
+        raise CheckpointError(f"{path}: describes no model ({reason(error)}): {AGAIN}") from None
+    state = _read_state(folder / file, model, torch.device(device), dtype or default_dtype(device))
     model.load_state_dict(state, assign=True)
-    for name, source in (shared or {}).items():  # one parameter, or moving the model would make two of it
-        model.get_submodule(name.rpartition(".")[0]).weight = model.get_parameter(source)
+    if part == "text_encoder":  # one parameter, or moving the model would make two of it
+        model.encoder.embed_tokens.weight = model.shared.weight
     restore_tables(model, device)
     return model.eval().requires_grad_(False)
 
@@ -237,19 +222,8 @@ def restore_tables(model: torch.nn.Module, device: str | torch.device) -> None:
             setattr(model, name, tables.to(device))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' warnings of every key of a newer or older configuration."""
-    level = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(level)
-
-
 def _read_state(
-    path: Path, model: torch.nn.Module, shared: Mapping[str, str], device: torch.device, dtype: torch.dtype
+    path: Path, model: torch.nn.Module, device: torch.device, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """The weights of `model`, each where and as it shall be; what diffusers keeps in float32 stays so."""
     state: dict[str, torch.Tensor] = {}
@@ -259,7 +233,8 @@ def _read_state(
                 # A copy has its own, aligned memory: its place in a file would decide about the last bits of results.
                 own = finite(name, tensor.clone(), dtype_of(model, name, dtype))
                 state[name] = own.to(device)
-        state |= {name: state[source] for name, source in shared.items() if source in state}
+        if "shared.weight" in state:  # of a text encoder, which has it under two names
+            state["encoder.embed_tokens.weight"] = state["shared.weight"]
         check_fit(model, {name: (name, tensor) for name, tensor in state.items()})
     except CheckpointError as error:
         named = str(error).startswith(str(path.parent))

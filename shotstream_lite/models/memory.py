@@ -154,6 +154,12 @@ class FusedAttention(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+_CGROUP = {  # limit, use, and what of it caches files; version 2 names no controller
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
 def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> tuple[int, int]:
     """Bytes of the host's memory that are free, and all there are; less where a container's limit holds (cgroup 1, 2).
 
@@ -164,43 +170,44 @@ def host_memory(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     with suppress(OSError):  # no Linux
         for line in own.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
-            if not controllers:
-                root, names = groups, ("memory.max", "memory.current", "inactive_file")
-            elif "memory" in controllers.split(","):
-                root, names = (
-                    groups / "memory",
-                    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-                )
-            else:
+            controller = next((name for name in controllers.split(",") if name in _CGROUP), None)
+            if controller is None:
                 continue
-            inner = PurePosixPath(path.strip("/"))
+            *sizes, files = _CGROUP[controller]
+            root, inner = groups / controller, PurePosixPath(path.strip("/"))
             for folder in (root / inner, *(root / outer for outer in inner.parents)):
                 with suppress(OSError, ValueError):  # not seen from inside, or no limit ("max")
-                    limit, used = (int((folder / name).read_text(encoding="utf-8")) for name in names[:2])
-                    kept = dict(
-                        re.findall(r"^(\w+) (\d+)$", (folder / "memory.stat").read_text(encoding="utf-8"), re.MULTILINE)
-                    )
-                    free = min(free, max(0, limit - used + int(kept.get(names[2], 0))))
+                    limit, used = (int((folder / name).read_text(encoding="utf-8")) for name in sizes)
+                    stat = (folder / "memory.stat").read_text(encoding="utf-8")
+                    kept = dict(re.findall(r"^(\w+) (\d+)$", stat, re.MULTILINE))
+                    free = min(free, max(0, limit - used + int(kept.get(files, 0))))
                     total = min(total, limit)
     return free, total
 
 
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all meta tensors made inside: `live` now, `peak` at most."""
+class Counting(TorchDispatchMode):
+    """Sees every kernel that runs on the meta device while it is entered; attention only as `FusedAttention` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, attention: Callable[[Tensor, Tensor, Tensor], None] | None = None) -> None:
         super().__init__()
-        self.live = self.peak = 0
-        self._known: set[int] = set()
-        self._fused = FusedAttention()
+        self._fused = FusedAttention(attention)
 
-    def __enter__(self) -> "LiveBytes":
+    def __enter__(self) -> "Counting":
         self._fused.__enter__()
         return super().__enter__()
 
     def __exit__(self, *reason: Any) -> None:
         super().__exit__(*reason)
         self._fused.__exit__(*reason)
+
+
+class LiveBytes(Counting):
+    """Counts the bytes of all meta tensors made inside: `live` now, `peak` at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = function(*args, **(kwargs or {}))

@@ -125,8 +125,7 @@ def choose(
         small = True
     if small:
         return Fit(Plan(float8=float8))
-    fit = _fitting(configs, settings, device, free, float8)
-    if fit is not None:
+    if fit := _fitting(configs, settings, device, free, float8):
         return fit
     least = min(taken for _, _, taken in _ways(configs, settings, device, float8))
     wants = f"preset {name} needs {least / GIB:.1f} GiB on {device} at {settings.height} x {settings.width}"
@@ -247,34 +246,20 @@ def load_another(folder: Path, weights: str, device: str, plan: Plan) -> ShotStr
 
 def arrange_transformer(transformer: ShotStreamTransformer, device: str, plan: Plan) -> ShotStreamTransformer:
     """The transformer's part of `arrange`; the same object."""
-    if plan.float8:
-        keep_in_float8(transformer)
+    linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
+    for linear in linears if plan.float8 else ():  # kept in eight bits and cast at each call to the type they had
+        apply_layerwise_casting(linear, FLOAT8, linear.weight.dtype)
     if plan.linears_wait:
-        offload_linears(transformer, device)
+        waiting = {id(p) for linear in linears for p in linear.parameters()}
+        for tensor in (*transformer.parameters(), *transformer.buffers()):
+            if id(tensor) not in waiting:
+                tensor.data = tensor.data.to(device)
+        come_one_by_one(linears, device)
     where = torch.device(device)
     if where.type == "cuda" and not (plan.float8 or plan.linears_wait):
         transformer_for_gpu(transformer)
     use_backend(transformer, fast_backend(where), processors(transformer, where))
     return transformer
-
-
-def keep_in_float8(transformer: ShotStreamTransformer) -> None:
-    """Rounds the linear layers of the blocks to eight bits, as they are kept; they compute in the type they had.
-
-    This is diffusers' layerwise casting. It saves memory and costs a cast at each call.
-    """
-    for linear in (m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)):
-        apply_layerwise_casting(linear, FLOAT8, linear.weight.dtype)
-
-
-def offload_linears(transformer: ShotStreamTransformer, device: str) -> None:
-    """Puts a transformer on `device` but for the linear layers of its blocks: see `come_one_by_one`."""
-    linears = [m for m in transformer.blocks.modules() if isinstance(m, nn.Linear)]
-    waiting = {id(p) for linear in linears for p in linear.parameters()}
-    for tensor in (*transformer.parameters(), *transformer.buffers()):
-        if id(tensor) not in waiting:
-            tensor.data = tensor.data.to(device)
-    come_one_by_one(linears, device)
 
 
 def come_one_by_one(modules: Iterable[nn.Module], device: str) -> None:
@@ -309,7 +294,7 @@ def _fitting(configs: dict, settings: StreamSettings, device: str, free: float, 
 def _ways(
     configs: dict, settings: StreamSettings, device: str, float8: bool = False
 ) -> Iterator[tuple[Plan, Need, float]]:
-    """Every plan for a device with what it needs; counted when asked for."""
+    """Every plan for a device, what it needs, and the most that is there at once; counted when asked for."""
     dtype = default_dtype(device)
     need = count(configs, settings, dtype)
     if float8:
@@ -322,14 +307,9 @@ def _ways(
             features, decode = count_decoding(configs, settings, dtype, plan.tiles)
             features *= plan.tiles**2 if device == "cpu" else 1  # on a GPU those of other tiles are elsewhere
         tiled = replace(need, features=features, decode=decode)
-        yield plan, tiled, _takes(plan, tiled, device)
-
-
-def _takes(plan: Plan, need: Need, device: str) -> float:
-    """The most that is on the device at once."""
-    transformer = need.transformer - need.linears * plan.linears_wait
-    text = need.layer if plan.text_waits else need.text
-    return transformer + need.codec + text + need.working + ROOM * (device != "cpu")
+        transformer = need.transformer - need.linears * plan.linears_wait
+        text = need.layer if plan.text_waits else need.text
+        yield plan, tiled, transformer + need.codec + text + tiled.working + ROOM * (device != "cpu")
 
 
 def _smaller(configs: dict, settings: StreamSettings, device: str, free: float, float8: bool) -> str:
@@ -337,8 +317,7 @@ def _smaller(configs: dict, settings: StreamSettings, device: str, free: float, 
     unit = spatial_factor(configs["vae"]) * configs["transformer"]["patch_size"][-1]
     for scale in SMALLER:
         sides = {side: max(1, round(getattr(settings, side) * scale / unit)) * unit for side in ("height", "width")}
-        fit = _fitting(configs, settings.changed(sides), device, free, float8)
-        if fit is not None:
+        if fit := _fitting(configs, settings.changed(sides), device, free, float8):
             return f"take --height {sides['height']} --width {sides['width']}, which needs {fit.bytes / GIB:.1f}"
     return "close what else uses it, or take another device"
 

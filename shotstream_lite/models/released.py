@@ -162,15 +162,10 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
 def missing_files(root: Path, files: Sequence[str]) -> list[str]:
     """Which of `files` are not in a folder; weights are there too if their index and all its shards are."""
     missing = []
-    for file in files:
-        path = root / file
-        if path.is_file():
-            continue
-        index = path.with_name(path.name + INDEX)
-        if not index.is_file():
-            missing.append(file)
-            continue
-        missing += [str(Path(file).with_name(shard).as_posix()) for shard in _absent(index)]
+    for file in map(Path, files):
+        index = root / file.with_name(file.name + INDEX)
+        names = shard_names(index) if index.is_file() and not (root / file).is_file() else [file.name]
+        missing += [file.with_name(name).as_posix() for name in names if not (index.parent / name).is_file()]
     return missing
 
 
@@ -192,10 +187,6 @@ def converted(checkpoint: Path, config: Path) -> Path:
 def cache_folder() -> Path:
     """Where converted checkpoints are kept."""
     return Path(os.environ.get(CACHE) or "~/.cache/shotstream_lite").expanduser()
-
-
-def _absent(index: Path) -> list[str]:
-    return [shard for shard in shard_names(index) if not (index.parent / shard).is_file()]
 
 
 def _patterns(file: str) -> list[str]:

@@ -1,7 +1,7 @@
 """How a model streams: the settings it was made for, and what a story may change of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +11,11 @@ from shotstream_lite.errors import CheckpointError, StoryError
 from shotstream_lite.files import MEBIBYTE, read_json, shown
 from shotstream_lite.flow import FEW_STEPS
 from shotstream_lite.history import POLICIES
-from shotstream_lite.models.configs import AGAIN
+from shotstream_lite.models.configs import AGAIN, Rule, whole
 from shotstream_lite.rope import SHOT_PHASE
 from shotstream_lite.story import check_frames
 
 MAX_STEPS = 100  # a chunk; the teacher takes 50
-_WHOLE = {"height": (1, 8192), "width": (1, 8192), "fps": (1, 240), "chunk": (1, 240), "budget": (0, 64)}
-_WHOLE |= {"text_tokens": (1, 4096)}
 _OF_THE_MODEL = {"text_tokens", "guidance", "negative_prompt", "longest"}  # fixed when it was trained
 
 
@@ -49,25 +47,12 @@ class StreamSettings:
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _WHOLE.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise StoryError(f"settings: {name} is {shown(repr(value))}: write a whole number from {low} to {high}")
         check_frames(self.shot_frames, "settings: shot_frames")
         check_frames(self.longest, "settings: longest")
-        if self.policy not in list(POLICIES):
-            raise StoryError(f"settings: policy is {shown(repr(self.policy))}: write one of {', '.join(POLICIES)}")
-        if not isinstance(self.own_captions, bool):
-            raise StoryError(f"settings: own_captions is {shown(repr(self.own_captions))}: write true or false")
-        if not _is_number(self.phase):
-            raise StoryError(f"settings: phase is {shown(repr(self.phase))}: write a number of radians")
-        if not _is_number(self.shift) or self.shift <= 0:
-            raise StoryError(f"settings: shift is {shown(repr(self.shift))}: write a number above 0")
-        if not _is_number(self.guidance) or not isinstance(self.negative_prompt, str):
-            raise StoryError("settings: guidance and negative_prompt are a number and a text")
-        if not isinstance(self.steps, list | tuple) or not all(map(_is_number, self.steps)) or not _falls(self.steps):
-            fix = f"write a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"
-            raise StoryError(f"settings: steps is {shown(repr(self.steps))}: {fix}")
+        for name, rule in _RULES.items():
+            value = getattr(self, name)
+            if not rule.fits(value):
+                raise StoryError(f"settings: {name} is {shown(repr(value))}: write {rule.words}")
         object.__setattr__(self, "steps", tuple(self.steps))
 
     @property
@@ -108,5 +93,22 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # no nan either
 
 
-def _falls(steps: Sequence[float]) -> bool:
-    return 0 < len(steps) <= MAX_STEPS and steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))
+def _fall(steps: Any) -> bool:
+    if not isinstance(steps, list | tuple) or not 0 < len(steps) <= MAX_STEPS or not all(map(_is_number, steps)):
+        return False
+    return steps[0] == 1000 and steps[-1] > 0 and all(a > b for a, b in pairwise(steps))
+
+
+_RULES = {
+    **dict.fromkeys(("height", "width"), whole(1, 8192)),
+    **dict.fromkeys(("fps", "chunk"), whole(1, 240)),
+    "budget": whole(0, 64),
+    "text_tokens": whole(1, 4096),
+    "policy": Rule(lambda value: value in list(POLICIES), f"one of {', '.join(POLICIES)}"),
+    "own_captions": Rule(lambda value: isinstance(value, bool), "true or false"),
+    "phase": Rule(_is_number, "a number of radians"),
+    "shift": Rule(lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "guidance": Rule(_is_number, "a number"),
+    "negative_prompt": Rule(lambda value: isinstance(value, str), "a text"),
+    "steps": Rule(_fall, f"a list of at most {MAX_STEPS} falling numbers, 1000 first, all above 0"),
+}

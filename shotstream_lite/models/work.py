@@ -15,20 +15,21 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from shotstream_lite.attention import TILE, busy, fast_backend, use_backend
-from shotstream_lite.codec import latent_frames, pixel_frames, to_frames
+from shotstream_lite.codec import Codec, latent_frames, pixel_frames, to_frames
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.flow import few_step
 from shotstream_lite.models.codec_kernels import compile_norms, for_gpu
-from shotstream_lite.models.memory import FusedAttention, outlines
+from shotstream_lite.models.convert import outline
+from shotstream_lite.models.folder import cast
+from shotstream_lite.models.memory import Counting, outline_codec
 from shotstream_lite.models.settings import StreamSettings
 from shotstream_lite.rollout import begin_shot, chunk_sizes, rollout
 from shotstream_lite.tiny import TinyDecoder
-from shotstream_lite.transformer import compile_halves
+from shotstream_lite.transformer import adopt, compile_halves
 from shotstream_lite.transformer import for_gpu as transformer_for_gpu
 
 LINEAR, ATTENTION, CONVOLUTION, REST = "linear layers", "attention", "convolutions", "everything else"
@@ -67,7 +68,7 @@ FORMULAS = {
 ATTENDS = torch.ops.aten._scaled_dot_product_cudnn_attention
 
 
-class Work(TorchDispatchMode):
+class Work(Counting):
     """Counts kernels while it is entered: `parts` has FLOP, bytes, launches and seconds, by what they belong to.
 
     Attention is as fast as the card is busy (see `attention.busy`), and every block of it begins and ends once: that
@@ -76,20 +77,11 @@ class Work(TorchDispatchMode):
     """
 
     def __init__(self, card: Card) -> None:
-        super().__init__()
+        super().__init__(self._attend)
         self.card, self.component = card, ""
         self.parts: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
-        self._attention = FusedAttention(self._attend)
         self._read: dict[int, int] | None = None  # of the kernel being fused, by storage; None outside of such
         self._made: dict[int, tuple[weakref.ref, int]] = {}
-
-    def __enter__(self) -> "Work":
-        self._attention.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *reason: Any) -> None:
-        super().__exit__(*reason)
-        self._attention.__exit__(*reason)
 
     @property
     def seconds(self) -> float:
@@ -204,19 +196,17 @@ def report_text(name: str, counted: Mapping[str, Any]) -> str:
     for part, w in counted["parts"].items():
         numbers = f"{w['flop'] / 1e12:.1f}", f"{w['bytes'] / 1e9:.0f}", f"{w['launches']:.0f}", f"{w['seconds']:.2f}"
         lines.append(ROW.format(part, *numbers))
-    return "\n".join(
-        [
-            *lines,
-            f"transformer alone {counted['transformer_fps']:.1f} frames/s, codec {counted['codec_seconds']:.2f} s, "
-            f"end to end {counted['fps']:.1f} frames/s, first frame {counted['first_frame_seconds']:.2f} s",
-        ]
-    )
+    lines += [
+        f"transformer alone {counted['transformer_fps']:.1f} frames/s, codec {counted['codec_seconds']:.2f} s, "
+        f"end to end {counted['fps']:.1f} frames/s, first frame {counted['first_frame_seconds']:.2f} s"
+    ]
+    return "\n".join(lines)
 
 
 def _denoise(configs: Mapping, settings: StreamSettings, card: Card, compiled: bool, layers: int) -> tuple[dict, dict]:
     """The transformer's work in a shot with so many blocks, and the part of it before the first chunk is clean."""
-    configs = {**configs, "transformer": {**configs["transformer"], "num_layers": layers}}
-    transformer, codec, _ = outlines({**configs, "text_encoder": TINY_TEXT}, torch.bfloat16)
+    transformer = cast(adopt(outline({**configs["transformer"], "num_layers": layers})), torch.bfloat16).eval()
+    codec = Codec(outline_codec(configs, torch.bfloat16))
     size = codec.latent_size(settings.height, settings.width, transformer.config.patch_size[-1])
     length, budget = latent_frames(settings.shot_frames), settings.budget
 
@@ -242,7 +232,7 @@ def _denoise(configs: Mapping, settings: StreamSettings, card: Card, compiled: b
 
 def _decode(configs: Mapping, settings: StreamSettings, card: Card, compiled: bool, tiny: bool) -> tuple[dict, float]:
     """The codec's work in a shot, and the seconds of its first latent; from the third on latents cost the same."""
-    _, codec, _ = outlines({**configs, "transformer": TINY_TRANSFORMER, "text_encoder": TINY_TEXT}, torch.bfloat16)
+    codec = Codec(outline_codec(configs, torch.bfloat16))
     for_gpu(codec.vae)
     if tiny:
         with torch.device("meta"):
@@ -292,7 +282,3 @@ def _bytes(tensor: Tensor) -> int:
     """What reading it moves: an expanded side is read once."""
     sides = zip(tensor.shape, tensor.stride(), strict=True)
     return torch.Size(side for side, stride in sides if stride).numel() * tensor.element_size()
-
-
-TINY_TEXT = {"num_layers": 1, "d_model": 8, "d_ff": 8, "vocab_size": 9, "num_heads": 1, "d_kv": 8}
-TINY_TRANSFORMER = {"num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 12, "ffn_dim": 8, "text_dim": 8}

@@ -9,7 +9,7 @@ from shotstream_lite.codec import latent_frames
 from shotstream_lite.pipeline import ShotStreamPipeline, TeacherPipeline
 from shotstream_lite.rivals.film import begin_film
 from shotstream_lite.rivals.joint import KINDS, Contexts, Joint
-from shotstream_lite.rivals.streams import CausalCine, HiAR, Rival
+from shotstream_lite.rivals.streams import HiAR, Rival
 from shotstream_lite.rollout import chunk_sizes
 from shotstream_lite.transformer import ShotStreamTransformer
 
@@ -19,15 +19,16 @@ COUNTED = ("frame pairs a shot", "chunks late", "memory, MB")
 
 def stream_pairs(rival: Rival, shots: int, frames: int = 9, steps: int = 4) -> list[int]:
     """Counted in each shot of a film by a streaming rival, clean passes and what is done at cuts included."""
+    # Sixteen tokens a frame: FramePack's patches take four by four.
     sizes = {"num_attention_heads": 1, "attention_head_dim": 12, "in_channels": 1, "out_channels": 1, "text_dim": 2}
     tiny = ShotStreamTransformer(**sizes, freq_dim=2, ffn_dim=2, num_layers=1)
-    film, captions, counts = begin_film(tiny, rival, (1, 1, 2, 2)), tiny.caption_keys(torch.zeros(1, 1, 1, 2)), []
+    film, captions, counts = begin_film(tiny, rival, (1, 1, 8, 8)), tiny.caption_keys(torch.zeros(1, 1, 1, 2)), []
     for _ in range(shots):
         before = film.pairs[0]
         with torch.no_grad():
             rival.begin(tiny, film, frames, captions)
             list(rival.shot(tiny, film, torch.zeros, torch.linspace(1, 0.4, steps), chunk_sizes(frames, rival.chunk)))
-        counts.append(film.pairs[0] - before)
+        counts.append(round(film.pairs[0] - before))
     return counts
 
 
@@ -82,8 +83,6 @@ def costs(pipeline: ShotStreamPipeline, name: str, shots: int) -> dict[str, floa
 
 def frames_held(rival: Rival, shots: int, frames: int) -> int:
     """Of a film of a streaming rival those whose keys its last shot may ask for, and its own."""
-    if isinstance(rival, CausalCine):  # whatever a chunk asks for
-        return shots * frames
     film, size = SimpleNamespace(context_frames=(shots - 1) * frames), rival.chunk * (1 + rival.latency)
     starts = range(film.context_frames, shots * frames, rival.chunk)
     return max(len(rival.keys(film, start, start + size)[0]) + size for start in starts)

@@ -1,4 +1,4 @@
-"""One cache over a whole film. What a chunk sees of it, and where in time that stands, is its rival's to say."""
+"""One cache over a whole film, and what tells a model that the camera cut."""
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -8,9 +8,49 @@ import torch
 from torch import Tensor
 
 from shotstream_lite.cache import CaptionKeys, ShotCache
-from shotstream_lite.rivals.marks import Mark
-from shotstream_lite.rope import rope_table, rotate
+from shotstream_lite.rope import SHOT_PHASE, rope_frequencies, rope_table, rotate
 from shotstream_lite.transformer import ShotStreamTransformer
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the number of its shot adds to the rotations of a frame; all at 0 or None mark nothing."""
+
+    phase: float = 0.0  # radians on every temporal angle, alike at all frequencies (ShotStream: 1/6)
+    offset: float = 0.0  # positions in time (MultiShotMaster .5, EchoShot 4, LongLive 2.0 8)
+    diagonal: float = 0.0  # positions in time, height and width (LCT's interleaved RoPE)
+    jump: float | None = None  # where the last shot begins in time, whatever came before (Infinity-RoPE: 45)
+    gap: float | None = None  # remembered frames stand at -gap, -2 gap... before the last shot (StoryMem)
+
+    def turn(self, shot_ids: Tensor, tokens: int, head_dim: int) -> Tensor:
+        """On top of ordinary rotations. Shape: [F] or [B, F] to complex64 [1 or B, F * tokens, 1, head_dim / 2]."""
+        time, rows, columns = rope_frequencies(head_dim)
+        a_shot = (self.phase + (self.offset + self.diagonal) * time, self.diagonal * rows, self.diagonal * columns)
+        ids = torch.atleast_2d(shot_ids).to("cpu", torch.float64)
+        last = ids == ids[..., -1:]
+        remembered = (~last).sum(-1, keepdim=True)
+        moved = torch.zeros_like(ids)
+        if self.jump is not None:
+            moved += last * (self.jump - remembered)
+        if self.gap is not None:
+            moved += ~last * (remembered - torch.arange(ids.shape[-1], device="cpu")) * (1 - self.gap)
+        angles = ids[..., None] * torch.cat(a_shot)
+        angles[..., : len(time)] += moved[..., None] * time
+        angles = angles.repeat_interleave(tokens, dim=1)
+        return torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(2)
+
+
+MARKS = {
+    "none": Mark(),
+    "phase": Mark(phase=SHOT_PHASE),
+    "offset-0.5": Mark(offset=0.5),
+    "offset-4": Mark(offset=4.0),
+    "offset-8": Mark(offset=8.0),
+    "jump-45": Mark(jump=45.0),
+    "negative": Mark(gap=4.0),
+    "diagonal": Mark(diagonal=16.0),
+}
+"""How is a cut told? One answer more needs a weight: the learnt embedding of `baselines.LearntCut`."""
 
 
 @dataclass
@@ -18,23 +58,16 @@ class FilmCache(ShotCache):
     """A `ShotCache` whose global part is every frame of the film so far, `context_frames`; `begin` starts a shot.
 
     Keys are kept as they are before rotation, so that they can stand anywhere; `rollout` uses it as any cache.
-
-    rival: asked for what a chunk remembers, see `streams.Rival`
-    latents: the clean chunks so far, [B, C, f, H, W] each
-    flight: chunks begun and not yet finished, for rivals that work on several at once
-    clip: where its decoder stands, if its shots are one clip
-    pairs: frame pairs of all passes so far, see `cost`
     """
 
-    rival: Any = None
-    mark: Mark = Mark()
+    rival: Any = None  # asked for what a chunk remembers, see `streams.Rival`
     grid: tuple[int, int] = (1, 1)
     shot_ids: tuple[int, ...] = ()
     ahead: int = 0  # frames after the shot for which there is room
-    latents: list[Tensor] = field(default_factory=list)
-    flight: list[tuple[Tensor, int]] = field(default_factory=list)
-    clip: Any = None
-    pairs: list[int] = field(default_factory=lambda: [0])
+    latents: list[Tensor] = field(default_factory=list)  # the clean chunks so far, [B, C, f, H, W] each
+    flight: list[tuple[Tensor, int]] = field(default_factory=list)  # begun chunks, of a rival that works on several
+    clip: Any = None  # where its decoder stands, if its shots are one clip
+    pairs: list[float] = field(default_factory=lambda: [0])  # frame pairs of all passes so far, see `cost`
 
     def copy(self) -> "FilmCache":
         """A film that goes on by itself from here."""
@@ -54,12 +87,12 @@ class FilmCache(ShotCache):
 
     def append_kv(self, tokens, layer, keys, values, query=None) -> tuple[Tensor, Tensor]:
         """As in `ShotCache`, but that the rival chooses what stands before the new tokens."""
-        back = self.table[:, tokens].conj()
+        back = self.table[:, tokens].conj().transpose(1, 2)
         start, stop = tokens.start // self.frame_tokens, tokens.stop // self.frame_tokens
-        past = self.rival.remembered(self, layer, start, stop, turned(query, back))
-        self.pairs[0] += (layer == 0) * (stop - start) * (past[0].shape[2] // self.frame_tokens + stop - start)
+        past = self.rival.remembered(self, layer, start, stop, rotate(query, back))
+        self.pairs[0] += (layer == 0) * (stop - start) * (past[0].shape[2] / self.frame_tokens + stop - start)
         if not torch.is_grad_enabled():
-            self.keys[layer][:, :, tokens], self.values[layer][:, :, tokens] = turned(keys, back), values
+            self.keys[layer][:, :, tokens], self.values[layer][:, :, tokens] = rotate(keys, back), values
         return tuple(torch.cat((known.type_as(new), new), 2) for known, new in zip(past, (keys, values), strict=True))
 
     def read(self, layer: int, frames: list[int] | Tensor, ids: list[float]) -> tuple[Tensor, Tensor]:
@@ -75,26 +108,20 @@ class FilmCache(ShotCache):
             keys, values = keys[:, :, index], values[:, :, index]
         else:
             keys, values = (torch.take_along_dim(memory, index[:, None, :, None], dim=2) for memory in (keys, values))
-        return turned(keys, self.rotations(ids, shots)), values
+        return rotate(keys, self.rotations(ids, shots).transpose(1, 2)), values
 
     def rotations(self, ids, shots) -> Tensor:
         """Of all tokens of frames that stand at `ids`, as `rope.rope_table`."""
         device, head_dim = self.keys[0].device, self.keys[0].shape[-1]
-        return _rotations(tuple(ids), tuple(shots), self.grid, head_dim, self.mark).to(device)
+        return _rotations(tuple(ids), tuple(shots), self.grid, head_dim, self.rival.mark).to(device)
 
 
 def begin_film(model: ShotStreamTransformer, rival: Any, shape: tuple[int, int, int, int]) -> FilmCache:
     """A film without a frame; shape: (batch, channels, height, width) of its latents."""
-    heads, head_dim = model.config.num_attention_heads, model.config.attention_head_dim
-    nothing = model.patch_embedding.weight.new_empty(shape[0], heads, 0, head_dim)
-    layers, grid = len(model.blocks), model.token_grid(*shape[2:])
+    config, layers = model.config, len(model.blocks)
+    nothing = model.patch_embedding.weight.new_empty(shape[0], config.num_attention_heads, 0, config.attention_head_dim)
     empty = [nothing] * layers, [nothing] * layers, CaptionKeys((), ()), nothing
-    return FilmCache(*empty, tuple(shape), 0, 0, rival=rival, mark=rival.mark, grid=grid)
-
-
-def turned(x: Tensor, table: Tensor) -> Tensor:
-    """`rope.rotate` of [B, heads, tokens, head_dim]."""
-    return rotate(x.transpose(1, 2), table).transpose(1, 2)
+    return FilmCache(*empty, tuple(shape), 0, 0, rival=rival, grid=model.token_grid(*shape[2:]))
 
 
 @lru_cache(maxsize=512)

@@ -5,16 +5,46 @@ know every caption before the first frame: none of them can stream.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from shotstream_lite.flow import TIMESTEPS, add_noise
-from shotstream_lite.rivals.marks import MARKS, Mark
-from shotstream_lite.rivals.view import NEVER, Change, biased, seen_through
-from shotstream_lite.transformer import ShotStreamTransformer, causal_mask
+from shotstream_lite.rivals.film import MARKS, Mark
+from shotstream_lite.transformer import ShotStreamTransformer, after_attention, before_attention, causal_mask
+
+NEVER = -1e4  # a logit that no softmax gives any weight
+Change = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Of the rotated queries and keys and the values of a block, [B, heads, tokens, head_dim] each."""
+
+
+def seen_through(
+    model: ShotStreamTransformer, change: Change | None = None, turn: Tensor | None = None
+) -> ShotStreamTransformer:
+    """A view on a model that shares all its weights; the model itself stays as it is.
+
+    turn: rotations on top of those of `joint`, complex [1 or B, tokens, 1, head_dim / 2]
+    """
+
+    def before(block, x: Tensor, modulation: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = before_attention(block, x, modulation, table if turn is None else table * turn)
+        return parts if change is None else change(*parts)
+
+    view = copy.copy(model)
+    view.halves, view.whole = (before, after_attention), None
+    return view
+
+
+def biased(query: Tensor, keys: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys whose logits are greater by ``rows @ columns.T``, which travel as further channels.
+
+    Shape: rows [..., queries, m] and columns [..., keys, m], for all samples and heads or for each
+    """
+    size, grown = query.shape[-1], query.shape[-1] + rows.shape[-1]
+    rows, columns = (x.to(query).expand(*query.shape[:-1], -1) for x in (rows * grown**0.5, columns))
+    return torch.cat((query * (grown / size) ** 0.5, rows), dim=-1), torch.cat((keys, columns), dim=-1)
 
 
 class Joint(ShotStreamTransformer):
@@ -46,11 +76,10 @@ class Joint(ShotStreamTransformer):
     def joint(self, latents, timestep, captions, shot_ids, *, mask=None, phase=0.0, **options) -> Tensor:
         """As in `ShotStreamTransformer`, but for mask and mark; `phase` is not used."""
         height, width = self.token_grid(*latents.shape[3:])
-        change, turn, view = self.change(shot_ids, height * width), None, self
+        change, turn = self.change(shot_ids, height * width), None
         if self.mark != Mark():
             turn = self.mark.turn(shot_ids, height * width, self.config.attention_head_dim).to(latents.device)
-        if change or turn is not None:
-            view = seen_through(self, change, turn)
+        view = seen_through(self, change, turn) if change or turn is not None else self
         options |= {"mask": self.mask(shot_ids) if mask is None else mask, "phase": 0.0}
         return ShotStreamTransformer.joint(view, latents, timestep, captions, shot_ids, **options)
 
@@ -109,10 +138,8 @@ class Contexts(Joint):
 class DiffusionForcing(Joint):
     """Diffusion Forcing (Chen et al. 2024): chunk after chunk, each at a level of its own, in training as in use."""
 
-    chunk = 3
-
     def mask(self, shots: Tensor) -> Tensor:
-        return causal_mask(0, len(shots), self.chunk)
+        return causal_mask(0, len(shots), chunk=3)
 
 
 class Consistent(Joint):

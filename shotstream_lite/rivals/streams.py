@@ -1,7 +1,7 @@
 """Rivals that stream: chunk after chunk, shot after shot, on one `FilmCache` (specification: their papers and code).
 
 Each answers which frames a chunk remembers and where they stand (`keys`), in which order levels are worked off
-(`shot`), and what is done when the camera cuts (`cut`). Frame numbers count through the whole film.
+(`shot`), and what is done when the camera cuts (`begin`). Frame numbers count through the whole film.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,11 @@ from torch.nn import functional as F
 from shotstream_lite.cache import CaptionKeys
 from shotstream_lite.errors import StoryError
 from shotstream_lite.flow import TIMESTEPS, add_noise, to_clean
-from shotstream_lite.rivals.film import FilmCache
-from shotstream_lite.rivals.marks import Mark
+from shotstream_lite.rivals.film import FilmCache, Mark
 from shotstream_lite.rollout import Noise, clean_pass, rollout
 from shotstream_lite.transformer import ShotStreamTransformer
 
 Keys = tuple[list[int], list[float]]
-"""The frames a chunk remembers and the temporal id of each, the chunk's own being their numbers in the film."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +29,15 @@ class Rival:
     sink: int = 0
     window: int | None = None  # frames, those of the chunk itself included; None: the whole film
     since: int = 0  # nothing before this frame
-    slots: bool = False  # ids count what is remembered, and not the time that has passed
     mark: Mark = Mark()
     chunk: int = 3
     latency = 0  # chunks after a change of caption that were begun before it
 
     def keys(self, film: FilmCache, start: int, stop: int) -> Keys:
-        """What frames start..stop-1 remember."""
+        """Which frames start..stop-1 remember, and the temporal id of each; their own are their numbers in the film."""
         first = self.since if self.window is None else max(self.since, stop - self.window)
         frames = sorted({*range(min(self.sink, start)), *range(first, start)})
-        return frames, by_slot(frames, start) if self.slots else frames
+        return frames, frames
 
     def remembered(self, film: FilmCache, layer: int, start: int, stop: int, query: Tensor) -> tuple[Tensor, Tensor]:
         """The same as keys and values of a layer; query: of the chunk, not rotated."""
@@ -49,11 +46,6 @@ class Rival:
     def begin(self, model: ShotStreamTransformer, film: FilmCache, frames: int, captions: CaptionKeys) -> None:
         """The camera cuts to a shot of so many frames."""
         film.begin(frames, captions)
-        if film.context_frames:
-            self.cut(model, film)
-
-    def cut(self, model: ShotStreamTransformer, film: FilmCache) -> None:
-        """What is done to the memory; the new caption is in place."""
 
     def shot(
         self, model, film: FilmCache, noise: Noise, sigmas: Tensor, chunks, exit_step=None, clean_sigma=0.0
@@ -93,7 +85,6 @@ class CausVid(Rival):
     Trained without rollouts on noised data, a level for each chunk: there its past is noisy, here it is clean.
     """
 
-    slots: bool = True
     overlap: int = 3
 
     def keys(self, film: FilmCache, start: int, stop: int) -> Keys:
@@ -110,14 +101,17 @@ class LongLive(Rival):
     """
 
     sink: int = 3
-    window: int | None = 9
+    window: int = 9
     recache: bool = True
 
-    def cut(self, model: ShotStreamTransformer, film: FilmCache) -> None:
+    def begin(self, model: ShotStreamTransformer, film: FilmCache, frames: int, captions: CaptionKeys) -> None:
+        super().begin(model, film, frames, captions)
         end = film.context_frames
-        first = 0 if self.window is None else max(0, end - self.sink - self.window)
-        recached, latents = replace(film, rival=Rival(since=first)), torch.cat(film.latents, dim=2)
-        for start in range(first or self.sink, end, self.chunk) if self.recache else ():
+        if not self.recache or not end:
+            return
+        first = max(0, end - self.sink - self.window)
+        recached, latents = replace(film, rival=Rival(since=first, mark=self.mark)), torch.cat(film.latents, dim=2)
+        for start in range(first or self.sink, end, self.chunk):
             clean_pass(model, recached, torch.randn, latents[:, :, start : start + self.chunk], start - end)
 
 
@@ -131,18 +125,16 @@ class InfinityRope(Rival):
 
     sink: int = 1
     window: int | None = 5
-    slots: bool = True
     flush: int | None = 2
     jump: int | None = 45
 
     def keys(self, film: FilmCache, start: int, stop: int) -> Keys:
-        frames, ids = super().keys(film, start, stop)
+        frames, _ = super().keys(film, start, stop)
         if self.flush is not None:
             frames = [f for f in frames if f < self.sink or f >= film.context_frames - self.flush]
-            ids = by_slot(frames, start)
         if self.jump is not None and start == film.context_frames > 0:
-            ids = [start - self.jump + slot for slot in range(len(frames))]
-        return frames, ids
+            return frames, [start - self.jump + slot for slot in range(len(frames))]
+        return frames, by_slot(frames, start)
 
 
 @dataclass(frozen=True)
@@ -152,18 +144,16 @@ class RollingForcing(Rival):
     They see each other. The oldest comes out clean and is written to the cache by a pass of its own; the others are
     noised to their next level, and a new one enters. Before the window stand the frames just finished and, turned to
     lie right before those, the film's first chunk. At a cut the chunks in flight are the new shot's: they read its
-    caption from then on. `frames`: what a pass sees in all, None for the whole film.
+    caption from then on. A pass sees eighteen frames in all.
     """
 
     sink: int = 3
-    frames: int | None = 18
+    window: int | None = 15
     streams: bool = True  # chunks of a shot to come are begun; else a shot's last windows grow shorter, as in training
     latency: int = 3  # chunks in flight: the steps but one
 
     def keys(self, film: FilmCache, start: int, stop: int) -> Keys:
-        anchor = min(self.sink, start)
-        room = start if self.frames is None else max(0, self.frames - (stop - start) - anchor)
-        frames = [*range(anchor), *range(max(anchor, start - room), start)]
+        frames, _ = super().keys(film, start, stop)
         return frames, by_slot(frames, start)
 
     def begin(self, model: ShotStreamTransformer, film: FilmCache, frames: int, captions: CaptionKeys) -> None:
@@ -233,12 +223,11 @@ class CausalCine(Rival):
     the `routed` frames of greatest product from those older than the window. Ids count slots: routed, window, own.
     """
 
-    window: int | None = 12
+    near: int = 12  # the window, that of the chunk included
     routed: int = 5
-    slots: bool = True
 
     def remembered(self, film: FilmCache, layer: int, start: int, stop: int, query: Tensor) -> tuple[Tensor, Tensor]:
-        recent, _ = self.keys(film, start, stop)
+        recent = range(max(0, stop - self.near), start)
         old = start - len(recent)
         found = film.keys[layer][:, :, : old * film.frame_tokens].unflatten(2, (old, film.frame_tokens)).mean(3)
         scores = torch.einsum("bhd,bhfd->bf", query.mean(2).to(found), found)
@@ -252,7 +241,7 @@ class EmaSink(Rival):
     """Reward Forcing's sink (2025): what leaves the window is mixed into the first frames, a thousandth at a time."""
 
     sink: int = 3
-    window: int | None = 9
+    window: int = 9
     decay: float = 0.999
 
     def made(self, film: FilmCache, latents: Tensor) -> None:
@@ -271,14 +260,14 @@ class FramePack(Rival):
     projection for each size of patch would be new weights, and is left out.
     """
 
+    window: int | None = 22
     packs: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (16, 4))
 
     def remembered(self, film: FilmCache, layer: int, start: int, stop: int, query: Tensor) -> tuple[Tensor, Tensor]:
-        parts = []
-        for frames, size in self.packs:
-            some = list(range(max(0, start - frames), start))
+        parts, (frames, _) = [], self.keys(film, start, stop)
+        for count, size in self.packs:
+            frames, some = frames[:-count], frames[-count:]
             parts.append([_pooled(x, film.grid, size) for x in film.read(layer, some, some)])
-            start = max(0, start - frames)
         return tuple(torch.cat(part, dim=2) for part in zip(*reversed(parts), strict=True))
 
 
@@ -292,3 +281,4 @@ def _pooled(x: Tensor, grid: tuple[int, int], size: int) -> Tensor:
 STREAMS: dict[str, Rival] = {"self-forcing": SelfForcing(), "causvid": CausVid(), "longlive": LongLive()}
 STREAMS |= {"longlive without recache": LongLive(recache=False), "rolling-forcing": RollingForcing(), "hiar": HiAR()}
 STREAMS |= {"infinity-rope": InfinityRope(), "causalcine": CausalCine(), "ema-sink": EmaSink()}
+STREAMS |= {"framepack": FramePack()}

@@ -25,14 +25,11 @@ KEPT = 4  # films that may be gone on with, as after a retake
 
 
 class RivalPipeline(ShotStreamPipeline):
-    """A storyteller by a streaming rival; what it made itself it goes on with, what others made it encodes and watches.
-
-    endless: shots are cut out of one clip, as of a rival trained on single shots; else each is a clip
-    """
+    """A storyteller by a streaming rival: goes on with what it made itself, encodes and watches what others made."""
 
     standard = False
     rival: Rival = SelfForcing()
-    endless = False
+    endless = False  # True: shots are cut out of one clip, as of a rival trained on single shots
 
     def __init__(self, *parts) -> None:
         super().__init__(*parts)

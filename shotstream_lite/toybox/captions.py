@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from shotstream_lite.toybox.world import Character, Take, ToyStory
+from shotstream_lite.toybox.world import Character, Take, ToyStory, pick
 
 WORDS: dict[str, tuple[str, ...]] = {
     # shape
@@ -41,26 +41,24 @@ CAMERA_OF = {
     "close": ("close-up", "a close-up", "close up", "closeup", "a close shot"),
     "pan": ("panning shot", "a panning shot", "a pan"),
 }
+
+
+def _walks(side: str) -> tuple[tuple[str, str, str], ...]:
+    return (
+        (f"walks {side}", f"walk {side}", f"walking {side}"),
+        (f"walks to the {side}", f"walk to the {side}", f"walking to the {side}"),
+        (f"strolls {side}", f"stroll {side}", f"strolling {side}"),
+        (f"goes to the {side}", f"go to the {side}", f"going to the {side}"),
+        (f"moves {side}", f"move {side}", f"moving {side}"),
+        (f"runs to the {side}", f"run to the {side}", f"running to the {side}"),
+        (f"walks off to the {side}", f"walk off to the {side}", f"walking off to the {side}"),
+    )
+
+
 # he ..., they ..., somebody ...ing
 ACTION_WORDS: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "walk_left": (
-        ("walks left", "walk left", "walking left"),
-        ("walks to the left", "walk to the left", "walking to the left"),
-        ("strolls left", "stroll left", "strolling left"),
-        ("goes to the left", "go to the left", "going to the left"),
-        ("moves left", "move left", "moving left"),
-        ("runs to the left", "run to the left", "running to the left"),
-        ("walks off to the left", "walk off to the left", "walking off to the left"),
-    ),
-    "walk_right": (
-        ("walks right", "walk right", "walking right"),
-        ("walks to the right", "walk to the right", "walking to the right"),
-        ("strolls right", "stroll right", "strolling right"),
-        ("goes to the right", "go to the right", "going to the right"),
-        ("moves right", "move right", "moving right"),
-        ("runs to the right", "run to the right", "running to the right"),
-        ("walks off to the right", "walk off to the right", "walking off to the right"),
-    ),
+    "walk_left": _walks("left"),
+    "walk_right": _walks("right"),
     "jump": (
         ("jumps", "jump", "jumping"),
         ("jumps up and down", "jump up and down", "jumping up and down"),
@@ -153,8 +151,8 @@ MAX_WORDS = 64  # tokens a caption may have, global part included
 
 def global_caption(story: ToyStory, rng: np.random.Generator) -> str:
     """What holds for the whole story: the cast and the place where most of it happens."""
-    cast = _listed([_article(who, rng, "a") for who in story.cast])
-    return _say(_choose(rng, GLOBAL), cast=cast, place=_phrase(rng, story.home))
+    cast = _listed([_article(who, rng) for who in story.cast])
+    return _say(pick(rng, GLOBAL), cast=cast, place=_phrase(rng, story.home))
 
 
 def shot_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
@@ -170,20 +168,20 @@ def scene_caption(story: ToyStory, take: Take, rng: np.random.Generator) -> str:
 def _describe(take: Take, rng: np.random.Generator, cast: tuple[Character, ...] | None, away: bool) -> str:
     """`cast` is what a short name may refer to; `away` names the place for certain."""
     several = len(take.cast) == 2
-    template = _choose(rng, WITH_CAMERA if rng.random() < 0.85 else WITHOUT_CAMERA)
+    template = pick(rng, WITH_CAMERA if rng.random() < 0.85 else WITHOUT_CAMERA)
     if take.camera in ("close", "pan") and rng.random() < 0.15:
-        template = _choose(rng, CLOSE if take.camera == "close" else PAN)
+        template = pick(rng, CLOSE if take.camera == "close" else PAN)
     if take.action == "stand" and rng.random() < 0.3:
-        template = _choose(rng, STANDING)
+        template = pick(rng, STANDING)
     if away or rng.random() < 0.25:
         if rng.random() < 0.3:
             template = "{place}, " + template
         else:  # after the action, or the name where nothing is said of one
             spot = r"\{(does|doing|bare)\}" if re.search("{(does|doing|bare)}", template) else r"\{who\}"
             template = re.sub(spot, r"\g<0> {place}", template, count=1)
-    singular, plural, doing = ACTION_WORDS[take.action][int(rng.integers(len(ACTION_WORDS[take.action])))]
+    singular, plural, doing = pick(rng, ACTION_WORDS[take.action])
     if several and cast is not None and len(cast) == 2 and rng.random() < 0.3:
-        who = _choose(rng, ("they", "the two", "both", "both of them", "the two friends", "they both"))
+        who = pick(rng, ("they", "the two", "both", "both of them", "the two friends", "they both"))
     else:
         who = _listed([name(one, rng, cast) for one in take.cast])
     text = _say(
@@ -195,14 +193,14 @@ def _describe(take: Take, rng: np.random.Generator, cast: tuple[Character, ...] 
         is_="are" if several else "is",
         they="they" if several else "it",
         camera=_phrase(rng, take.camera),
-        of=_choose(rng, CAMERA_OF[take.camera]),
+        of=pick(rng, CAMERA_OF[take.camera]),
         place=_phrase(rng, take.place.setting),
     )
     if take.event != "none":
         before, meanwhile, after = EVENT_TEMPLATES
-        pattern = _choose(rng, (before, meanwhile, after, after))
+        pattern = pick(rng, (before, meanwhile, after, after))
         told = text[:-1] if pattern != after else text
-        text = _say(pattern, shot=told, event=_choose(rng, EVENT_WORDS[take.event]))
+        text = _say(pattern, shot=told, event=pick(rng, EVENT_WORDS[take.event]))
     return text
 
 
@@ -214,12 +212,12 @@ def name(who: Character, rng: np.random.Generator, cast: tuple[Character, ...] |
             return f"the {shape}"
         if sum(other.colour == who.colour for other in cast) == 1:
             return f"the {colour} one"
-    return f"the {colour} {shape}" if rng.random() < 0.9 else _article(who, rng, "a")
+    return f"the {colour} {shape}" if rng.random() < 0.9 else _article(who, rng)
 
 
-def _article(who: Character, rng: np.random.Generator, article: str) -> str:
+def _article(who: Character, rng: np.random.Generator) -> str:
     colour, shape = _phrase(rng, who.colour), _phrase(rng, who.shape)
-    return f"{article}{'n' if colour[0] in 'aeiou' else ''} {colour} {shape}"
+    return f"a{'n' if colour[0] in 'aeiou' else ''} {colour} {shape}"
 
 
 def _listed(names: list[str]) -> str:
@@ -248,8 +246,4 @@ def _say(template: str, **parts: str) -> str:
 
 
 def _phrase(rng: np.random.Generator, value: str) -> str:
-    return _choose(rng, WORDS[value])
-
-
-def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[int(rng.integers(len(options)))]
+    return pick(rng, WORDS[value])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from shotstream_lite.codec import Codec, latent_frames
+from shotstream_lite.codec import Codec, latent_frames, pixel_frames
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.history import POLICIES, select
 from shotstream_lite.kept import encoder_fingerprint, is_kept, keep, key_of, notes
@@ -47,6 +47,9 @@ def key_frames(frames: int, budgets: Iterable[int] = (6,), policies: Iterable[st
     """Every frame that the policies can ask of a shot of `frames` pixel frames, whatever the story's length."""
     asked = (select([frames] * shots, b, policy) for b in budgets for policy in policies for shots in range(1, b + 2))
     return sorted({frame for picked in asked for _, frame in picked})
+
+
+_keys = lru_cache(key_frames)  # which are asked for often, of tuples
 
 
 def film_pool(shots: int, seed: int, frames: int = 33) -> np.ndarray:
@@ -85,7 +88,7 @@ class ToyFilms:
 
     def lengths(self, story: int) -> tuple[int, ...]:
         """Pixel frames of each shot of a story."""
-        return lengths_of(self.seeds[story], len(self.clips[story]))
+        return tuple(pixel_frames(clip.shape[1]) for clip in self.clips[story])
 
     def keys(self, story: int, shot: int) -> list[int]:
         """The frames of a shot that are encoded alone."""
@@ -118,7 +121,7 @@ class ToyFilms:
 
     def shown(self, story: int, shot: int) -> dict[str, np.ndarray]:
         """The answers for each pixel frame of a shot, int8, -1 where it is not to be seen."""
-        return _shown(self.seeds[story], shot, len(self.clips[story]))
+        return _shown(self.seeds[story], shot, len(self.clips[story]), self.lengths(story)[shot])
 
     def said(self) -> tuple[str, ...]:
         """The questions whose answers captions say."""
@@ -126,7 +129,7 @@ class ToyFilms:
 
     def places(self, story: int, shot: int) -> dict[str, np.ndarray]:
         """Where hats and stripes are in each pixel frame of a shot, [frames, 2]: down and across, from 0 to 1."""
-        return _places(self.seeds[story], shot, len(self.clips[story]))
+        return _places(self.seeds[story], shot, len(self.clips[story]), self.lengths(story)[shot])
 
     def vocabulary(self) -> list[str]:
         """All words that captions may have."""
@@ -217,17 +220,12 @@ def to_pixels(frames: Tensor | np.ndarray) -> Tensor:
 
 
 @lru_cache(maxsize=50_000)
-def _shown(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
-    story, frames = story_of(seed, shots), lengths_of(seed, shots)[shot]
+def _shown(seed: int, shot: int, shots: int, frames: int) -> dict[str, np.ndarray]:
+    story = story_of(seed, shots)
     return {name: v.astype(np.int8) for name, v in truth(story, story.takes[shot], np.arange(frames)).items()}
 
 
 @lru_cache(maxsize=50_000)
-def _places(seed: int, shot: int, shots: int) -> dict[str, np.ndarray]:
-    story, frames = story_of(seed, shots), lengths_of(seed, shots)[shot]
-    return {name: v.astype(np.float16) for name, v in places(story.takes[shot], np.arange(frames)).items()}
-
-
-@lru_cache
-def _keys(frames: int, budgets: tuple[int, ...]) -> list[int]:
-    return key_frames(frames, budgets)
+def _places(seed: int, shot: int, shots: int, frames: int) -> dict[str, np.ndarray]:
+    take = story_of(seed, shots).takes[shot]
+    return {name: v.astype(np.float16) for name, v in places(take, np.arange(frames)).items()}

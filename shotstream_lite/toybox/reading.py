@@ -40,6 +40,7 @@ LOOKS = ("shape", "colour", "hat", "stripe")  # who somebody is, for a compariso
 GAPS = {"seen 1 shot ago": (1, 1), "2 or 3": (2, 3), "4 to 6": (4, 6), "7 to 12": (7, 12), "7 or more": (7, np.inf)}
 FIRST_CHUNK, CHUNK = 9, 12  # pixel frames of three latents
 CHUNKS = 1 + (LONGEST - FIRST_CHUNK) // CHUNK
+_PARTS = [slice(max(0, end - CHUNK), end) for end in range(FIRST_CHUNK, LONGEST + 1, CHUNK)]  # frames of each chunk
 
 
 def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
@@ -55,7 +56,7 @@ def measure(film: Film, probe: Probe, fps: int = 16) -> Scores:
     scores = compare(film.story, [{name: v.numpy() for name, v in one.items()} for one in read], film.given)
     lengths = [len(shot) for shot in shots]
     cuts = shot_cut_accuracy(find_cuts(np.concatenate(shots), fps), planned_cuts(lengths), sum(lengths))
-    by_chunk = [[sharpness(shot[part]) if len(shot) > part.start else np.nan for part in _chunks()] for shot in shots]
+    by_chunk = [[sharpness(shot[part]) if len(shot) > part.start else np.nan for part in _PARTS] for shot in shots]
     originals = film.original.shots if film.original else []
     noise = [psnr(*pair) for pair in zip(shots, originals, strict=True)] if originals else [np.nan] * len(shots)
     more = {
@@ -140,7 +141,7 @@ def _of_others(seen: dict[tuple, tuple[int, int, bool]], kind: str, whose: objec
     return [looks for last, looks in sorted(others) if last < shot]
 
 
-def _answer(logits: np.ndarray, where: np.ndarray) -> int:
+def _answer(logits: np.ndarray, where: np.ndarray | slice) -> int:
     """What several frames together say."""
     return int(logits[where].mean(0).argmax())
 
@@ -177,10 +178,8 @@ def _bleed(logits: dict[str, np.ndarray], asked: dict, previous: dict) -> dict[s
     for name, questions in ASKED.items():
         others = [q for q in questions if _asks(asked[q]) != _asks(previous[q])]
         both = [q for q in questions if HIDDEN not in (_asks(asked[q]), _asks(previous[q]))]
-        if not others or len(both) < len(questions):
-            row[f"bleed/{name}"] = np.nan
-        else:
-            row[f"bleed/{name}"] = float(all(int(logits[q].mean(0).argmax()) == _asks(previous[q]) for q in questions))
+        shown = all(_answer(logits[q], slice(None)) == _asks(previous[q]) for q in questions)
+        row[f"bleed/{name}"] = float(shown) if others and len(both) == len(questions) else np.nan
     return row
 
 
@@ -196,22 +195,15 @@ def _steady(logits: np.ndarray, right: np.ndarray) -> float:
     return float(all((part == part[0]).all() for part in parts)) if parts else np.nan
 
 
-def _chunks() -> list[slice]:
-    ends = [FIRST_CHUNK + CHUNK * i for i in range(CHUNKS)]
-    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-
 def _identity(logits: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> np.ndarray:
     """By chunk, the part of `LOOKS` that reads as in the first; nan where the two cannot be compared."""
-    first = _chunks()[0]
     course = np.full(CHUNKS, np.nan)
-    for number, part in enumerate(_chunks()):
+    for number, part in enumerate(_PARTS):
         same = []
         for name in LOOKS:
-            now, then = right[name][part], right[name][first]
-            value = _asks(then)
-            if value != HIDDEN and (now == value).any():
-                answers = [_answer(logits[name][p], right[name][p] == value) for p in (part, first)]
+            value = _asks(right[name][_PARTS[0]])
+            if value != HIDDEN and (right[name][part] == value).any():
+                answers = [_answer(logits[name][p], right[name][p] == value) for p in (part, _PARTS[0])]
                 same.append(answers[0] == answers[1])
         course[number] = np.mean(same) if same else np.nan
     return course

@@ -17,7 +17,6 @@ from shotstream_lite.toybox.world import (
     SHOT_FRAMES,
     WIDTH,
     Character,
-    Place,
     Take,
     ToyStory,
 )
@@ -101,10 +100,10 @@ def paint(shapes: Tensor, camera: Tensor, tint: Tensor, height: int = HEIGHT, wi
     u, v = across + cols / zoom, down + rows[:, None] / zoom  # [frames, 1, width], [frames, height, 1]
     image = shapes.new_zeros(len(shapes), 3, height, width)
     held = shapes.new_zeros(len(shapes), height, width)
+    on_cpu = shapes.device.type == "cpu"
     for shape in shapes.unbind(1):
-        window = _window(shape, camera, height, width) if shapes.device.type == "cpu" else (slice(None), slice(None))
-        top, left = window
-        if shapes.device.type == "cpu" and _still(shape, camera):
+        top, left = _window(shape, camera, height, width) if on_cpu else (slice(None), slice(None))
+        if on_cpu and _still(shape, camera):
             shape = shape[:1]
         n = len(shape)
         cover = (0.5 - distance(shape, u[:n, :, left], v[:n, top]) * (height * zoom[:n])).clamp(0, 1)
@@ -186,7 +185,7 @@ class Drawing:
 
     def place(self, take: Take, time: np.ndarray) -> None:
         """Sky, sun, what stands around, ground and flag."""
-        place: Place = take.place
+        place = take.place
         sky, ground, leaves, trunk, sun = SCENERY[place.setting]
         self.box(1, 0, 9, 9, sky)
         self.ball(0.22 if place.sun == "left" else 1.38, 0.15, 0.09, sun)

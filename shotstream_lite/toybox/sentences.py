@@ -23,19 +23,17 @@ class Sentence:
     @property
     def twin(self) -> str:
         """The same in the words of a template."""
-        camera = {None: "", "wide": "Wide shot: ", "medium": "Medium shot: ", "close": "Close-up: "}.get(self.camera)
-        camera = "Panning shot: " if camera is None else camera
+        camera = {"wide": "Wide shot: ", "medium": "Medium shot: ", "close": "Close-up: ", "pan": "Panning shot: "}
         names = {"ball": "the red ball", "box": "the blue box"}
-        does = {"walk_left": "walk left", "walk_right": "walk right", "stand": "stand still"}.get(
-            self.action, self.action
-        )
+        does = "stand still" if self.action == "stand" else self.action.replace("_", " ")
         if len(self.who) == 1:
             verb, _, rest = does.partition(" ")
             does = f"{verb}s{' ' * bool(rest)}{rest}"
         place = {"meadow": "", "seaside": " on the beach", "snow": " in the snow"}
         place |= {"city": " in the city", "desert": " in the desert"}
         event = {"none": "", "wind": " The wind blows.", "bell": " A bell rings."}[self.event]
-        text = f"{camera}{' and '.join(names[shape] for shape in self.who)} {does}{place[self.setting]}.{event}"
+        who = " and ".join(names[shape] for shape in self.who)
+        text = f"{camera.get(self.camera, '')}{who} {does}{place[self.setting]}.{event}"
         return text[0].upper() + text[1:]
 
 

@@ -1,13 +1,14 @@
 """The miniature world: what can be in a film, and stories drawn from it.
 
 Captions say who (shape, colour), where, how filmed and doing what, and that the wind blows or a bell rings. They never
-say what only a memory of earlier shots can know, each kind for one question (`HIDDEN_KINDS`): hats, stripes and
+say what only a memory of earlier shots can know, each kind for one question (`reading.KINDS`): hats, stripes and
 emblems of characters, landmarks and sun of a place, the tint of the story's light; what a shot shows only in part (the
 emblem when somebody turns round, the thing a pan reveals); and what changes within a shot and stays changed (the wind
 takes a hat, the bell raises a flag).
 """
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,27 @@ LANDMARKS = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))  # the two of four 
 FAR = ("house", "tent", "tower")  # beyond the right edge of a wide shot: only a pan shows it
 FLAGS = ("down", "up")
 
+# What may be asked of a film: what one frame shows, and what only several do. Of two characters "other" is the right
+# one; alone there is none.
+IN_FRAME = {
+    "shape": SHAPES,
+    "colour": COLOURS,
+    "other shape": (*SHAPES, "nobody"),
+    "other colour": (*COLOURS, "nobody"),
+    "setting": SETTINGS,
+    "hat": HATS,
+    "stripe": STRIPES,
+    "other hat": HATS,
+    "other stripe": STRIPES,
+    "emblem": EMBLEMS,
+    "tint": TINTS,
+    "sun": SUNS,
+    "landmarks": LANDMARKS,
+    "far": FAR,
+    "flag": FLAGS,
+}
+IN_MOTION = {"camera": CAMERAS, "action": ACTIONS}
+
 FPS = 16
 HEIGHT, WIDTH = 128, 224
 SHOT_FRAMES = 45  # about three seconds, the usual length: four chunks
@@ -36,6 +58,7 @@ LONGEST = 81  # frames of the longest shot that is ever trained
 MARKS = (0.55, 0.8, 1.05)  # on the stage; every motion begins with its shot
 EVENT_START, EVENT_FRAMES = 14, 14  # when something changes within a shot, and how long it takes
 LONGEST_ABSENCE = 12
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,7 +131,7 @@ def draw_story(rng: np.random.Generator, shots: int = 12) -> ToyStory:
     """
     size = int(rng.choice([2, 3, 4], p=[0.5, 0.35, 0.15]))
     looks = rng.permutation([(s, c) for s in SHAPES for c in COLOURS])[:size]
-    cast = [Character(str(s), str(c), _pick(rng, HATS[:4]), _pick(rng, STRIPES), _pick(rng, EMBLEMS)) for s, c in looks]
+    cast = [Character(str(s), str(c), pick(rng, HATS[:4]), pick(rng, STRIPES), pick(rng, EMBLEMS)) for s, c in looks]
     first_cast = tuple(cast)
     settings = [str(s) for s in rng.permutation(SETTINGS)[:2]]
     places = {s: _draw_place(rng, s) for s in settings}  # a place looks the same whenever the story returns to it
@@ -131,24 +154,19 @@ def draw_story(rng: np.random.Generator, shots: int = 12) -> ToyStory:
             if rng.random() < 0.3:
                 back[i] = shot + 2 + int(rng.integers(LONGEST_ABSENCE))
         before = subject
-    return ToyStory(first_cast, settings[0], _pick(rng, TINTS), tuple(takes))
+    return ToyStory(first_cast, settings[0], pick(rng, TINTS), tuple(takes))
 
 
 def _draw_place(rng: np.random.Generator, setting: str) -> Place:
-    return Place(
-        setting,
-        LANDMARKS[int(rng.integers(len(LANDMARKS)))],
-        _pick(rng, SUNS),
-        _pick(rng, FAR),
-        "up" if rng.random() < 0.25 else "down",
-    )
+    landmarks, sun, far = pick(rng, LANDMARKS), pick(rng, SUNS), pick(rng, FAR)
+    return Place(setting, landmarks, sun, far, "up" if rng.random() < 0.25 else "down")
 
 
 def _draw_take(rng: np.random.Generator, cast: tuple[Character, ...], place: Place) -> Take:
     if len(cast) == 2:
-        camera, action = _pick(rng, ("wide", "medium")), _pick(rng, ("meet", "meet", "jump", "wave", "stand"))
+        camera, action = pick(rng, ("wide", "medium")), pick(rng, ("meet", "meet", "jump", "wave", "stand"))
     else:
-        camera, action = _pick(rng, CAMERAS), _pick(rng, ACTIONS[:-1])
+        camera, action = pick(rng, CAMERAS), pick(rng, ACTIONS[:-1])
     event, chance = "none", rng.random()
     if camera == "wide" and place.flag == "down":
         event = "bell" if chance < 0.25 else "none"
@@ -157,5 +175,6 @@ def _draw_take(rng: np.random.Generator, cast: tuple[Character, ...], place: Pla
     return Take(cast, place, camera, action, event, float(rng.choice(MARKS)))
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+def pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
+    """One of some options, each as likely."""
     return options[int(rng.integers(len(options)))]

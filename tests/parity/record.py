@@ -88,7 +88,7 @@ class Case:
         try:
             convert.check_fit(convert.outline(self.architecture), convert.diffusers_names(convert.state_dict_of(state)))
             model = adopt(WanTransformer3DModel(**self.architecture))
-            convert.load_checkpoint(model, state)
+            model.load_state_dict(convert.convert_checkpoint(state, model))
         except CheckpointError as error:
             raise ParityError(f"{self.folder / name}: {error}: {AGAIN}") from None
         return model.to(self.device)

@@ -13,11 +13,9 @@ from shotstream_lite.course.scenes import drawn_film, returning_story, running_s
 from shotstream_lite.flow import shift_sigmas
 from shotstream_lite.history import counts, select
 from shotstream_lite.story import Shot, Story, captions
-from shotstream_lite.toybox.captions import vocabulary, words
+from shotstream_lite.toybox.captions import WORDS, vocabulary, words
 from shotstream_lite.toybox.renderer import render
 from shotstream_lite.toybox.world import COLOURS, HEIGHT, SHAPES, WIDTH, ToyStory
-
-NEAR = ("close-up", "close up", "closeup", "close shot", "seen from very near", "from very close")
 
 
 @checker
@@ -80,7 +78,7 @@ def _check_story(story: Story, shown: str) -> None:
 def _returns(name: str, story: Story) -> bool:
     seen = [i for i, shot in enumerate(story.shots) if name in shot.caption.lower()]
     back = [later for before, later in zip(seen, seen[1:], strict=False) if later - before > 2]
-    return any(near in story.shots[i].caption.lower() for i in back for near in NEAR)
+    return any(near in story.shots[i].caption.lower() for i in back for near in WORDS["close"])
 
 
 @checker

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from shotstream_lite.cache import ShotCache
 from shotstream_lite.conditioning import Conditioning
-from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, number, whole_numbers
 from shotstream_lite.flow import few_step
 from shotstream_lite.rollout import begin_shot, denoise_chunk
 from shotstream_lite.rope import SHOT_PHASE
@@ -29,7 +29,7 @@ def check_caption_rows(answer: Callable[[Sequence[int], int, int], Sequence[int]
         used = sorted(set(ids))
         wanted = [used.index(i) for i in ids]
         shown = f"context of shots {context} and {frames} frames of shot {shot}"
-        given = ask_for("a list of whole numbers", _whole, answer, context, shot, frames, shown=shown)
+        given = ask_for("a list of whole numbers", whole_numbers, answer, context, shot, frames, shown=shown)
         if given == wanted:
             continue
         if len(given) != len(ids):
@@ -97,10 +97,6 @@ def _why(given: Tensor, inputs: tuple[Tensor, Tensor, Tensor, float]) -> str:
         + strength * (whole - without),
     }
     return next((why for why, flow in often.items() if torch.allclose(given.float(), flow, atol=1e-4)), "")
-
-
-def _whole(given: Sequence[int]) -> list[int]:
-    return [int(number) for number in given]
 
 
 @checker
@@ -176,10 +172,9 @@ def _tensors(given: Iterable[Tensor]) -> list[Tensor]:
 
 def _small_model() -> ShotStreamTransformer:
     sizes = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 3, "out_channels": 3}
-    torch_state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    model = ShotStreamTransformer(**sizes, text_dim=10, freq_dim=16, ffn_dim=40, num_layers=2).eval()
-    torch.random.set_rng_state(torch_state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ShotStreamTransformer(**sizes, text_dim=10, freq_dim=16, ffn_dim=40, num_layers=2).eval()
     return model.requires_grad_(False)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number
+from shotstream_lite.course.exercises.verdict import NotYet, ask_for, checker, expect_number, whole_numbers
 
 REMEMBERED = 6  # latents of earlier shots
 
@@ -34,9 +34,7 @@ def check_own_rule(answer: Callable[[Sequence[int], int], Sequence[int]]) -> str
     films = (((0,), 0), ((0,), 6), ((0, 6), 6), ((0, 9, 12), 18), ((0, 6, 12, 18, 30, 33, 36, 48, 54), 60))
     for cuts, start in films:
         shown = f"shots that begin at {list(cuts)} and the chunk at {start}"
-        given = ask_for(
-            "a list of whole numbers", lambda found: [int(f) for f in found], answer, cuts, start, shown=shown
-        )
+        given = ask_for("a list of whole numbers", whole_numbers, answer, cuts, start, shown=shown)
         own, earlier = [f for f in given if f >= cuts[-1]], [f for f in given if f < cuts[-1]]
         if given != sorted(set(given)):
             raise NotYet(f"for {shown} you give {given}: oldest first, each once")

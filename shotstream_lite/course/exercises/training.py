@@ -210,10 +210,10 @@ def check_error_after(answer: Callable[[float, float, int], float]) -> str:
     return "below a gain of 1 the error settles, at 1 it grows evenly, above 1 it runs away."
 
 
-def drift_of(policy: Callable[[Sequence[int], int], Sequence[tuple[int, int]]], shots: int = SHOTS) -> list[float]:
+def drift_of(policy: Callable[[Sequence[int], int], Sequence[tuple[int, int]]]) -> list[float]:
     """Error of every shot in the plainest loop: its own fresh error of 1, and the mean of what it remembers."""
     errors: list[float] = []
-    for shot in range(shots):
+    for shot in range(SHOTS):
         picked = policy([LENGTH] * shot, BUDGET) if shot else []
         remembered = [errors[index] for index, _ in picked]
         errors.append(1 + GAIN * (sum(remembered) / len(remembered) if remembered else 0))

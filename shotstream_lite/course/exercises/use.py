@@ -58,11 +58,8 @@ def check_metric(answer: Callable[[Sequence[np.ndarray], Sequence[int]], float])
     least = math.inf
     for seed in range(3):
         films = trial_films(seed)
-        scores = {}
-        for name, shots in films.items():
-            scores[name] = number(answer, shots, list(WHO), shown=f"trial {seed + 1}, {name}")
-            if not math.isfinite(scores[name]):
-                raise NotYet(f"for trial {seed + 1}, {name}, you give {scores[name]}: a finite number is needed")
+        shown = {name: f"trial {seed + 1}, {name}," for name in films}
+        scores = {name: number(answer, shots, list(WHO), shown=shown[name]) for name, shots in films.items()}
         real = scores.pop("real film")
         worst = max(scores, key=scores.get)
         if scores[worst] >= real:

@@ -1,5 +1,6 @@
 """What a checker answers: right, or in one sentence why not yet."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
@@ -57,8 +58,11 @@ def ask_for(kind: str, make: Callable, answer: Callable, *inputs: Any, shown: st
 
 
 def number(answer: Callable, *inputs: Any, shown: str) -> float:
-    """The same for a function that gives one number."""
-    return ask_for("a number", float, answer, *inputs, shown=shown)
+    """The same for a function that gives one number, a finite one."""
+    given = ask_for("a number", float, answer, *inputs, shown=shown)
+    if not math.isfinite(given):
+        raise NotYet(f"for {shown} you give {given}: a finite number is needed")
+    return given
 
 
 def expect_number(answer: Callable, *inputs: Any, wanted: float, shown: str, hints: dict[float, str]) -> None:
@@ -70,6 +74,11 @@ def expect_number(answer: Callable, *inputs: Any, wanted: float, shown: str, hin
     raise NotYet(f"for {shown} you give {given:.6g}, it is {wanted:.6g}{hint}")
 
 
+def whole_numbers(given: Iterable[int]) -> list[int]:
+    """For `ask_for`."""
+    return [int(number) for number in given]
+
+
 def pairs(given: Iterable[Iterable[int]]) -> list[tuple[int, ...]]:
     """For `ask_for`: (shot, frame) of each frame."""
-    return [tuple(int(i) for i in pair) for pair in given]
+    return [tuple(whole_numbers(pair)) for pair in given]

@@ -1,5 +1,7 @@
 """The standing figures of the notebooks, each one function, drawn from live objects."""
 
+# ruff: noqa: F401
+
 from shotstream_lite.course.plots.frames import history, looked_at, pictures, strip
 from shotstream_lite.course.plots.inside import attention_budget, clock_faces, mask_and_cache, particles, token_timeline
 from shotstream_lite.course.plots.measured import (
@@ -15,30 +17,3 @@ from shotstream_lite.course.plots.measured import (
 )
 from shotstream_lite.course.plots.sheet import COLOURS, HATCHES, SHOT_TINTS, Sheet, still
 from shotstream_lite.course.plots.whole import system
-
-__all__ = [
-    "COLOURS",
-    "HATCHES",
-    "SHOT_TINTS",
-    "Sheet",
-    "attention_budget",
-    "bars",
-    "clock_faces",
-    "compared",
-    "cuts",
-    "drift",
-    "history",
-    "lines",
-    "looked_at",
-    "mask_and_cache",
-    "memory",
-    "memory_scorecard",
-    "particles",
-    "pictures",
-    "score_table",
-    "still",
-    "strip",
-    "system",
-    "token_timeline",
-    "training",
-]

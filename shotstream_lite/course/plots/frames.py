@@ -29,9 +29,7 @@ def strip(
     shots = list(shots.values()) if isinstance(shots, Mapping) else shots
     rows = [[real[i], shot] if len(real) else [shot] for i, shot in enumerate(shots)]
     aspect = len(rows[0]) * shots[0].shape[1] / (columns * shots[0].shape[2])
-    figure, axes = subplots(
-        len(rows), 1, figsize=(11, len(rows) * (11 * aspect + 0.42)), squeeze=False, layout="constrained"
-    )
+    figure, axes = subplots(len(rows), 1, figsize=(11, len(rows) * (11 * aspect + 0.42)), squeeze=False)
     for i, (axis, row) in enumerate(zip(axes[:, 0], rows, strict=True)):
         axis.imshow(film_strip(row, columns))
         axis.set_title(shorten(titles[i], 90, placeholder=" ...") if titles else "", loc="left")
@@ -51,15 +49,15 @@ def history(shots: Sequence[np.ndarray], picked: Sequence[tuple[int, int]], colu
         shots: uint8 [f, H, W, 3] each; picked: (shot, frame) as from `history.select`.
     """
     height, width = shots[0].shape[1:3]
-    figure, axes = subplots(
-        len(shots), 1, figsize=(11, len(shots) * (11 * height / columns / width + 0.06) + 0.6), squeeze=False
-    )
+    size = (11, len(shots) * (11 * height / columns / width + 0.06) + 0.6)
+    figure, axes = subplots(len(shots), 1, figsize=size, squeeze=False, layout="none")
     figure.subplots_adjust(left=0.09, right=0.995, top=1 - 0.5 / figure.get_figheight(), bottom=0.02, hspace=0.06)
     for index, (axis, shot) in enumerate(zip(axes[:, 0], shots, strict=True)):
         kept = [frame for owner, frame in picked if owner == index]
         spread = np.linspace(0, len(shot) - 1, columns).round().astype(int)
-        for frame in kept:  # the shown frame nearest to a remembered one gives way to it
-            spread[np.abs(spread - frame).argmin()] = frame
+        for frame in sorted(set(kept) - set(spread)):  # the nearest one that is not remembered gives way to it
+            spread[np.where(np.isin(spread, kept), np.inf, np.abs(spread - frame)).argmin()] = frame
+        spread.sort()
         row = film_strip([shot[spread]], columns).astype(float)
         axis.imshow(row / 255, alpha=1.0 if kept else 0.35, aspect="auto")
         for column, frame in enumerate(spread):
@@ -89,7 +87,7 @@ def pictures(images: Mapping[str, np.ndarray | Tensor], columns: int = 6, height
     """Small pictures with a name each: uint8 [H, W, 3], or a plane of numbers [H, W], which is shown in grey."""
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
-    figure, axes = subplots(rows, columns, figsize=(13, rows * height), squeeze=False, layout="constrained")
+    figure, axes = subplots(rows, columns, figsize=(13, rows * height), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (name, image) in zip(axes.flat, images.items(), strict=False):
@@ -111,7 +109,7 @@ def looked_at(picture: np.ndarray, patch: tuple[int, int], memory: Mapping[str, 
     """
     height, width = picture.shape[:2]
     rows, columns = weights.shape[1:]
-    figure, axes = subplots(2, -(-len(memory) // 2) + 1, figsize=(13, 5), squeeze=False, layout="constrained")
+    figure, axes = subplots(2, -(-len(memory) // 2) + 1, figsize=(13, 5), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     left, *others = *axes[:, 0], *axes[:, 1:].flat

@@ -21,13 +21,11 @@ def token_timeline(context: Context, settings: StreamSettings, sigmas: Sequence[
     Args:
         sigmas: noise level of each latent of the shot; None where nothing is yet, 0 once in the local cache.
     """
-    figure, axis = subplots(figsize=(13, 3.6), layout="constrained")
-    ids = [*context.shot_ids, *[context.shot_id] * len(sigmas)]
-    first = settings.budget - len(context.shot_ids)  # fewer context frames leave the shot where it is
-    for slot, shot in enumerate(ids):
-        x = slot if slot < len(context.shot_ids) else slot + first
-        sigma = 0.0 if slot < len(context.shot_ids) else sigmas[slot - len(context.shot_ids)]
-        memory = "global cache" if slot < len(context.shot_ids) else "local cache" if sigma == 0 else "noise"
+    figure, axis = subplots(figsize=(13, 3.6))
+    past = [(slot, shot, 0.0, "global cache") for slot, shot in enumerate(context.shot_ids)]
+    own = enumerate(sigmas, start=settings.budget)  # fewer context frames leave the shot where it is
+    own = [(x, context.shot_id, sigma, "local cache" if sigma == 0 else "noise") for x, sigma in own]
+    for x, shot, sigma, memory in (*past, *own):
         empty = sigma is None
         axis.add_patch(
             Rectangle(
@@ -66,7 +64,7 @@ def mask_and_cache(mask: Tensor, cache: ShotCache, chunk: int) -> Sheet:
     own = torch.cat((torch.zeros(context, device="cpu"), torch.arange(frames, device="cpu") // chunk + 1))
     kinds = torch.where(own[:, None] == own[None, :], 3, torch.where(own[None, :] == 0, 1, 2)) * mask
     palette = ("#ffffff", COLOURS["global cache"], COLOURS["local cache"], COLOURS["noise"])
-    figure, (left, right) = subplots(1, 2, figsize=(13, 5.6), width_ratios=(1, 1), layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(13, 5.6), width_ratios=(1, 1))
     for row, column in mask.nonzero().tolist():
         kind = int(kinds[row, column])
         kind = 1 if column < context else kind
@@ -105,9 +103,7 @@ def clock_faces(frames_apart: float, shots_apart: int, head_dim: int, phase: flo
     frequencies = rope_frequencies(head_dim)[0]
     columns = min(6, len(frequencies))
     shown = torch.linspace(0, len(frequencies) - 1, columns, device="cpu").round().long()
-    figure, axes = subplots(
-        1, columns, figsize=(13, 3.4), subplot_kw={"projection": "polar"}, squeeze=False, layout="constrained"
-    )
+    figure, axes = subplots(1, columns, figsize=(13, 3.4), subplot_kw={"projection": "polar"}, squeeze=False)
     for axis, pair in zip(axes[0], shown.tolist(), strict=True):
         before = frames_apart * float(frequencies[pair])
         after = before + shots_apart * phase
@@ -135,7 +131,7 @@ def attention_budget(shares: Tensor, context_frames: int, chunk: int) -> Sheet:
         "local cache": shares[..., context_frames : frames - chunk].sum(-1),
         "noise": shares[..., frames - chunk :].sum(-1),
     }
-    figure, axes = subplots(1, layers, figsize=(13, 3.8), sharey=True, squeeze=False, layout="constrained")
+    figure, axes = subplots(1, layers, figsize=(13, 3.8), sharey=True, squeeze=False)
     for layer, axis in enumerate(axes[0]):
         bottom = np.zeros(heads)
         for (name, part), hatch in zip(parts.items(), ("", "//", ".."), strict=True):
@@ -176,7 +172,7 @@ def particles(
     }
     width = 14 if len(who) > 1 else 6.4
     size = (width, 0.65 * width / len(who) + 0.6)
-    figure, axes = subplots(1, len(who), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
+    figure, axes = subplots(1, len(who), figsize=size, sharex=True, sharey=True, squeeze=False)
     some = torch.linspace(0, len(samples) - 1, min(arrows, len(samples)), device="cpu").long()
     for axis, name in zip(axes[0], who, strict=True):
         title, push = panels[name]

@@ -21,7 +21,7 @@ def memory_scorecard(shots: Mapping[str, Mapping[str, bool | None]]) -> Sheet:
         shots: by the name of the shot (or of the run), attribute to right or wrong.
     """
     attributes = list(dict.fromkeys(name for seen in shots.values() for name in seen))
-    figure, axis = subplots(figsize=(2.6 + 1.5 * len(shots), 1.0 + 0.62 * len(attributes)), layout="constrained")
+    figure, axis = subplots(figsize=(2.6 + 1.5 * len(shots), 1.0 + 0.62 * len(attributes)))
     looks = {
         True: ("#0072B2", "white", "✓"),
         False: ("#f4d9cc", "#8a3000", "✗"),
@@ -54,7 +54,7 @@ def drift(
     Args:
         curves: by name, for each place on the x axis the values of all films; chance: what blind guessing would get.
     """
-    figure, axis = subplots(figsize=(9, 4.6), layout="constrained")
+    figure, axis = subplots(figsize=(9, 4.6))
     for number, (name, values) in enumerate(curves.items()):
         where = list(range(1, len(values) + 1)) if x is None else list(x)
         mean, low, high = np.array([_mean_and_interval(v) for v in values]).T
@@ -75,7 +75,7 @@ def lines(
     x: Sequence[float] | Tensor, curves: Mapping[str, Sequence[float] | Tensor], xlabel: str, ylabel: str
 ) -> Sheet:
     """Plain curves over one axis, told apart by colour and marker; a later one lies thinner on those before it."""
-    figure, axis = subplots(figsize=(9, 4.2), layout="constrained")
+    figure, axis = subplots(figsize=(9, 4.2))
     every = max(1, len(x) // 10)
     for number, (name, values) in enumerate(curves.items()):
         colour = COLOURS.get(name, list(COLOURS.values())[number % len(COLOURS)])
@@ -99,7 +99,7 @@ def training(logs: Mapping[str, Path]) -> Sheet:
     Args:
         logs: by the name of the stage, the file STAGE.jsonl of a run folder or training.jsonl of shipped weights.
     """
-    figure, axes = subplots(1, len(logs), figsize=(3.6 * len(logs), 3.8), layout="constrained", squeeze=False)
+    figure, axes = subplots(1, len(logs), figsize=(3.6 * len(logs), 3.8), squeeze=False)
     for axis, (stage, path) in zip(axes[0], logs.items(), strict=True):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for name, colour in zip(LOGGED, COLOURS.values(), strict=False):
@@ -115,7 +115,7 @@ def training(logs: Mapping[str, Path]) -> Sheet:
 @drawn
 def bars(scores: Mapping[str, Sequence[float]], ylabel: str, chance: float | None = None) -> Sheet:
     """One bar a variant with its 95 % bootstrap interval, over single values of 0..1 or any other unit."""
-    figure, axis = subplots(figsize=(max(6, 1.7 * len(scores)), 4.2), layout="constrained")
+    figure, axis = subplots(figsize=(max(6, 1.7 * len(scores)), 4.2))
     mean, low, high = np.array([_mean_and_interval(v) for v in scores.values()]).T
     palette = list(COLOURS.values())
     colours = [COLOURS.get(name, palette[i % len(palette)]) for i, name in enumerate(scores)]
@@ -137,7 +137,7 @@ def score_table(rows: Mapping[str, Mapping[str, float]], reference: str) -> Shee
     nan is not asked and left empty.
     """
     columns = list(rows[reference])
-    figure, axis = subplots(figsize=(3.4 + 1.6 * len(columns), 1.2 + 0.55 * len(rows)), layout="constrained")
+    figure, axis = subplots(figsize=(3.4 + 1.6 * len(columns), 1.2 + 0.55 * len(rows)))
     axis.imshow([list(row.values()) for row in rows.values()], cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
     for line, (name, row) in enumerate(rows.items()):
         for column, (measure, value) in enumerate(row.items()):
@@ -166,9 +166,7 @@ def compared(
         differences: they go to both sides of 0, every score as far as it needs; shares go from 0 to 1
     """
     first, *_ = rows.values()
-    figure, axes = subplots(
-        1, len(first), sharey=True, squeeze=False, figsize=(13, 1.7 + 0.42 * len(rows)), layout="constrained"
-    )
+    figure, axes = subplots(1, len(first), sharey=True, squeeze=False, figsize=(13, 1.7 + 0.42 * len(rows)))
     for axis, name in zip(axes[0], first, strict=True):
         band = first[name]
         given = [abs(scores[name][end] or 0) for scores in rows.values() for end in ("low", "high")]
@@ -199,7 +197,7 @@ def compared(
 @drawn
 def cuts(planned: Sequence[int], found: Sequence[int], frames: int, title: str) -> Sheet:
     """A film as a bar, the planned cuts above and the found ones below; frames are counted from 0."""
-    figure, axis = subplots(figsize=(11, 2.4), layout="constrained")
+    figure, axis = subplots(figsize=(11, 2.4))
     axis.add_patch(Rectangle((0, 0), frames, 1, fc="#eeeeee", ec="none"))
     axis.vlines(planned, 0.5, 1, color=COLOURS["global cache"], lw=6)
     axis.vlines(found, 0, 0.5, color=COLOURS["student"], lw=6, ls=(0, (0.6, 0.3)))
@@ -212,7 +210,7 @@ def cuts(planned: Sequence[int], found: Sequence[int], frames: int, title: str) 
 @drawn
 def memory(needs: Mapping[str, Mapping[str, float]], free: float | None = None) -> Sheet:
     """What models or ways to place one take: a bar each, a colour a part, in GiB; `free` is what there is."""
-    figure, axis = subplots(figsize=(11, 2.2 + 0.6 * len(needs)), layout="constrained")
+    figure, axis = subplots(figsize=(11, 2.2 + 0.6 * len(needs)))
     parts = list(dict.fromkeys(part for need in needs.values() for part in need))
     palette = list(COLOURS.values())
     left = np.zeros(len(needs))

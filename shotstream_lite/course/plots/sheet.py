@@ -79,7 +79,7 @@ class Sheet(Figure):
         display(picture, metadata={"image/png": {"alt": self.words()}}, raw=True)
 
 
-subplots = partial(plt.subplots, FigureClass=Sheet)
+subplots = partial(plt.subplots, FigureClass=Sheet, layout="constrained")
 
 
 def drawn(draw: Callable[..., Sheet]) -> Callable[..., Sheet]:

@@ -62,7 +62,7 @@ def system(*built: str, new: str | Sequence[str] = ()) -> Sheet:
     if strange := [part for part in (*built, *new) if part not in _PARTS]:
         raise ValueError(f"there is no part {strange[0]!r}: the parts are {', '.join(_PARTS)}")
     there = {*built, *new}
-    figure, axis = subplots(figsize=(13, 4.9), layout="constrained")
+    figure, axis = subplots(figsize=(13, 4.9))
     for one, other, style in _ARROWS:
         ends = [_PARTS[part][:2] for part in (one, other)]
         both = {one, other} <= there

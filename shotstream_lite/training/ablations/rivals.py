@@ -16,9 +16,8 @@ from torch import Tensor
 from shotstream_lite.conditioning import Conditioning
 from shotstream_lite.errors import CheckpointError
 from shotstream_lite.flow import TIMESTEPS, SigmaTable, add_noise, few_step, to_clean
-from shotstream_lite.rivals.film import FilmCache, begin_film
+from shotstream_lite.rivals.film import MARKS, FilmCache, begin_film
 from shotstream_lite.rivals.joint import KINDS, Joint
-from shotstream_lite.rivals.marks import MARKS
 from shotstream_lite.rivals.streams import STREAMS, CausVid, Rival, RollingForcing
 from shotstream_lite.rollout import chunk_sizes, clean_pass
 from shotstream_lite.training.ablations.baselines import LearntCut
