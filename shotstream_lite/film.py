@@ -38,7 +38,7 @@ def check_film_path(path: str | Path) -> Path:
         if path.exists() and not path.is_file():
             raise FilmError(f"{path}: is no regular file: choose another name")
         Part(path).drop()
-    _encoder()
+    h264_encoder()
     return path
 
 
@@ -52,7 +52,8 @@ def pyav() -> ModuleType:
     return av
 
 
-def _encoder() -> tuple[str, dict[str, str]]:
+def h264_encoder() -> tuple[str, dict[str, str]]:
+    """The first of the encoders that this PyAV has, and its options. Raises FilmError if it has none."""
     av = pyav()
     for name, options in _ENCODERS.items():
         with suppress(ValueError):  # PyAV's UnknownCodecError
@@ -206,7 +207,7 @@ class _Sent:
 
 def _begin(container: Any, fps: int, height: int, width: int) -> Any:
     """A new stream of pictures in H.264."""
-    encoder, options = _encoder()
+    encoder, options = h264_encoder()
     stream = container.add_stream(encoder, rate=fps, options=options)
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     # Say how YUV becomes RGB: players guess otherwise, and the colours shift.

@@ -62,6 +62,8 @@ def test_films_are_played_side_by_side_with_stills_below(tmp_path, monkeypatch):
     back = read_film(path)
     assert back.shape == (9, 32, 48, 3)
     assert np.abs(back.astype(int) - film[0, 0, 0]).max() < 12
+    monkeypatch.setattr(widgets, "h264_encoder", lambda: ("mpeg4", {}))  # as of an ffmpeg without libx264
+    assert b"mp4v" in base64.b64decode(widgets.film_url(film).partition(",")[2])
 
 
 def test_a_shot_is_watched_while_it_is_made_and_then_plays(monkeypatch):

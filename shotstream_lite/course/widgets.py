@@ -12,7 +12,7 @@ from IPython.display import HTML, display
 from PIL import Image
 
 from shotstream_lite.course.plots import Sheet, strip
-from shotstream_lite.film import pyav
+from shotstream_lite.film import h264_encoder, pyav
 
 FILM_WIDTH = 288  # pixels on the page
 SMALL = 240  # films no wider than that are of the toybox's size, and are enlarged
@@ -76,7 +76,9 @@ def film_url(frames: np.ndarray, fps: int = 16) -> str:
     file = io.BytesIO()
     scale = 2 if frames.shape[2] <= SMALL else 1
     with pyav().open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "29", "preset": "slow"})
+        encoder, options = h264_encoder()
+        options = {"crf": "29", "preset": "slow"} if encoder == "libx264" else options
+        stream = container.add_stream(encoder, rate=fps, options=options)
         stream.height, stream.width = scale * frames.shape[1], scale * frames.shape[2]
         stream.pix_fmt = "yuv420p"
         for frame in frames.repeat(scale, axis=1).repeat(scale, axis=2):

@@ -184,7 +184,9 @@ def check_heun(answer: Callable[[Callable, Tensor, float, float], Tensor]) -> st
     for steps in (16, 32):
         latents, levels = start, torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
         for sigma, following in zip(levels[:-1], levels[1:], strict=True):
-            latents = ask(answer, flow, latents, sigma, following, shown=f"a step of {steps}")
+            latents = ask_for(
+                "a tensor", torch.as_tensor, answer, flow, latents, sigma, following, shown=f"a step of {steps}"
+            )
         errors.append(float((latents - start * torch.tensor(-0.5).exp()).abs().max()))
     ratio = errors[0] / max(errors[1], 1e-12)
     if ratio < 3.2:

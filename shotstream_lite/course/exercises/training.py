@@ -29,7 +29,8 @@ def check_normaliser(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
         got = [round(v, 3) for v in given.flatten().tolist()]
         hint = "the mean of the distances, not their sum or root mean square, and without sign"
         raise NotYet(f"for {shown} you give {got}, it is [1.0, 10.0]: {hint}")
-    if not torch.allclose(torch.as_tensor(answer(real, pred)).flatten().float(), wanted):
+    back = ask_for("a tensor", torch.as_tensor, answer, real, pred, shown="prediction and teacher exchanged").float()
+    if back.shape != given.shape or not torch.allclose(back, given):
         raise NotYet("with prediction and teacher exchanged you give something else: a distance has no direction")
     return "each sample is measured by its own distance to the teacher."
 
