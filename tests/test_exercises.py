@@ -167,7 +167,7 @@ WRONG = {
         (heun(second="same level"), "both flows are at sigma 1"),
         (heun(signs=-1), "away from the data"),
         (heun(mean=False), "alone"),
-        (lambda *inputs: heun()(*inputs) if inputs[3] == 0.5 else None, "a step of 16 your function gives None"),
+        (lambda *inputs: heun()(*inputs) if inputs[3] == 0.5 else "x", "a step of 16 your function gives .x., not"),
     ],
     basics.check_paper_counts: [
         (counts, "released code"),
@@ -189,7 +189,7 @@ WRONG = {
         (lambda pred, real: (pred - real).square().mean((1, 2, 3, 4), keepdim=True).sqrt(), "root mean square"),
         (lambda pred, real: (pred - real).abs().mean((1, 2, 3, 4)), "keep the dimensions"),
         (lambda pred, real: (pred - real).mean((1, 2, 3, 4), keepdim=True), "sign|it is"),
-        (lambda pred, real: None if pred.any() else real.abs().mean((1, 2, 3, 4), keepdim=True), "gives None"),
+        (lambda pred, real: None if pred.any() else real.abs().mean((1, 2, 3, 4), keepdim=True), "gives nothing back"),
     ],
     training.check_particle_step: [
         (particles(critic=False), "larger bump"),
